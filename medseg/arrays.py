@@ -1,0 +1,34 @@
+"""The axis convention, and the array types named by it.
+
+Arrays are ``(C, Z, Y, X)``, batches ``(B, C, Z, Y, X)``, Labels ``(Z, Y, X)``. A 2D image has ``Z = 1``; only the
+inside of a network may drop that axis. Every triple (spacing, shape, patch size) is in ``(z, y, x)`` order; the only
+exceptions end in ``_xyz`` and live in ``medseg/images/``. Spacing is in millimetres. World coordinates are RAS+.
+
+The shapes are checked by jaxtyping under pytest only; at run time these are plain annotations.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float32, Float64, Int, Shaped, UInt
+
+Image = Float32[np.ndarray, "C Z Y X"]
+"""Intensities, one channel per named input."""
+Labels = UInt[np.ndarray, "Z Y X"] | Int[np.ndarray, "Z Y X"]
+"""Structures as integers; uint8, or uint16 past 255 labels."""
+Mask = Bool[np.ndarray, "Z Y X"]
+"""One structure."""
+Affine = Float64[np.ndarray, "4 4"]
+"""From (z, y, x, 1) to world millimetres, RAS+."""
+Voxels = Shaped[np.ndarray, "*C Z Y X"]
+"""An Image or Labels, whatever its type."""
+
+Triple = tuple[int, int, int]
+"""Whole numbers per axis, (z, y, x)."""
+Spacing = tuple[float, float, float]
+"""Millimetres per axis, (z, y, x)."""
+
+
+def label_dtype(largest: int) -> type[np.unsignedinteger]:
+    """The smallest unsigned type that holds the largest label value (not the number of labels)."""
+    return np.uint8 if largest <= 255 else np.uint16 if largest <= 65535 else np.uint32

@@ -1,0 +1,65 @@
+"""A Case: one examination of one patient; and the reading of its files into one Volume.
+
+Every file goes through ``medseg.images.formats``; nothing here knows a file format.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from medseg.cases.labels import LabelTable
+from medseg.errors import DatasetError, GeometryError
+from medseg.images.formats import read_image, read_labels
+from medseg.images.volume import Volume, require_same_grid
+
+
+@dataclass(frozen=True)
+class Case:
+    """One examination: its image files in channel order (a colour file holds several channels) and its labels."""
+
+    name: str
+    images: tuple[Path, ...]
+    labels: Path | None = None
+    patient: str | None = None
+
+    @property
+    def group(self) -> str:
+        """What must never be split over folds: the patient, or the case itself where no patient is named."""
+        return self.patient if self.patient is not None else self.name
+
+
+def read_case_image(case: Case, channels: int) -> Volume:
+    """The Case's image, float32 ``(C, Z, Y, X)``, as stored.
+
+    Raises DatasetError for an unreadable file or another number of channels, GeometryError when channels differ.
+    """
+    volumes = [read_image(path) for path in case.images]
+    for path, volume in zip(case.images[1:], volumes[1:], strict=True):
+        require_same_grid(volumes[0], volume, f"Case '{case.name}': {case.images[0].name}", path.name)
+    array = volumes[0].array if len(volumes) == 1 else np.concatenate([volume.array for volume in volumes])
+    if array.shape[0] != channels:
+        raise DatasetError(
+            f"Case '{case.name}' has {array.shape[0]} channel(s) in {', '.join(path.name for path in case.images)}, "
+            f"but the dataset has {channels}. Add the missing file, or leave the case out."
+        )
+    return replace(volumes[0], array=array, remarks=tuple(x for volume in volumes for x in volume.remarks))
+
+
+def read_case_labels(case: Case, table: LabelTable, image: Volume) -> Volume:
+    """The Case's Labels as indices ``(Z, Y, X)``, on the image's grid.
+
+    Raises DatasetError for a missing or unreadable file or an unknown value, GeometryError for another grid.
+    """
+    if case.labels is None:
+        raise DatasetError(f"Case '{case.name}' has no labels.")
+    labels = read_labels(case.labels)
+    require_same_grid(image, labels, f"Case '{case.name}': the image", "the labels")
+    try:
+        return replace(labels, array=table.to_indices(labels.array))
+    except GeometryError:
+        raise
+    except DatasetError as error:
+        raise DatasetError(f"Case '{case.name}': {error}") from None

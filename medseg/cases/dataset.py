@@ -1,0 +1,22 @@
+"""A Dataset: a named set of Cases with channels and labels.
+
+Reading the formats that users bring is the job of ``medseg.cases.formats``; this module knows what they all become.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from medseg.cases.case import Case
+from medseg.cases.labels import LabelTable
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Cases in ascending order of name; ``cases`` have labels, ``unlabelled`` have none."""
+
+    name: str
+    channels: tuple[str, ...]
+    labels: LabelTable
+    cases: tuple[Case, ...]
+    unlabelled: tuple[Case, ...] = ()

@@ -1,0 +1,94 @@
+"""``medseg <command> key=value ...``: a table of commands, each imported only when asked for.
+
+Knows nothing of what the commands do. The only place that catches MedsegError: message on stderr, exit code 2, no
+traceback; ``debug=true`` shows it.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+
+COMMANDS: dict[str, str] = {
+    "plan": "measure a dataset and plan networks for it",
+    "train": "prepare the data, train a fold and score it",
+    "predict": "segment new images with a trained model",
+    "bundle": "collect trained folds in one folder to carry away",
+    "evaluate": "compare predictions with labels",
+    "check": "list everything that is wrong with a dataset",
+    "info": "version, devices, presets, networks, workspaces",
+}
+_HELP = {"help", "--help", "-h"}
+
+
+def main(words: Sequence[str] | None = None) -> int:
+    """Run one command; returns the exit code: 0 done, 1 interrupted, 2 a mistake in input or settings."""
+    words = list(sys.argv[1:] if words is None else words)
+    if not words or words[0] in _HELP:
+        print(_overview())
+        return 0
+    if words[0] in {"--version", "version"}:
+        from medseg import __version__
+
+        print(f"medseg {__version__}")
+        return 0
+    from medseg.errors import MedsegError
+
+    debug = "debug=true" in words
+    words = [word for word in words if word not in {"debug=true", "debug=false"}]
+    try:
+        return _run(words[0], words[1:])
+    except MedsegError as error:
+        if debug:
+            raise
+        print(f"medseg {words[0]}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("\nInterrupted; everything written so far is whole.", file=sys.stderr)
+        return 1
+
+
+def _run(name: str, words: list[str]) -> int:
+    if name not in COMMANDS:
+        import difflib
+
+        from medseg.errors import SettingsError
+
+        near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
+        hint = f"Did you mean 'medseg {near[0]}'?" if near else f"Known are: {', '.join(COMMANDS)}."
+        raise SettingsError(f"There is no command '{name}'. {hint}")
+    command = importlib.import_module(f"medseg.commands.{name}")
+    if _HELP & set(words):
+        print(_command_help(name, command.SETTINGS))
+        return 0
+    from medseg.settings import read_words
+
+    return int(command.run(read_words(words)) or 0)
+
+
+def _overview() -> str:
+    rows = "\n".join(f"  medseg {name:<10}{meaning}" for name, meaning in COMMANDS.items())
+    return (
+        "medseg: medical image segmentation, from a folder of cases to a model you can trust\n\n"
+        f"{rows}\n\nEvery setting is key=value. 'medseg COMMAND help' lists a command's settings; "
+        "debug=true shows tracebacks.\nTry it without any data: medseg plan && medseg train fold=0"
+    )
+
+
+def _command_help(name: str, models: Sequence[type]) -> str:
+    from medseg.settings import describe
+
+    parts = [f"medseg {name}: {COMMANDS[name]}\n"]
+    for model in models:
+        rows = list(describe(model))
+        if model is not models[0]:
+            parts.append(f"\nFrom the plan ({(model.__doc__ or '').splitlines()[0].rstrip('.')}):")
+        width = max(len(key) for key, *_ in rows) + 2
+        for key, kind, default, meaning in rows:
+            parts.append(f"  {key:<{width}}{meaning}\n  {'':<{width}}type {kind}, default {default}")
+    return "\n".join(parts)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

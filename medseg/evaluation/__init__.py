@@ -1,0 +1,1 @@
+"""Two label arrays become numbers, and numbers become tables and pictures."""

@@ -1,0 +1,108 @@
+"""Files that appear whole or not at all, and the hashes by which they are recognised.
+
+Knows nothing of what is in them. The rule is the usual one: write a temporary file in the same folder, flush it to
+the disk, rename it over the final name, flush the folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from medseg.errors import MedsegError
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Give a temporary path with the same suffixes; on success it becomes ``path``, on any failure it vanishes.
+
+    Raises MedsegError when the folder can't be written or the disk is full.
+    """
+    path = Path(path)
+    suffixes = "".join(path.suffixes[-2:]) if path.suffix == ".gz" else path.suffix
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=".partial-", suffix=suffixes, dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        yield temporary
+        temporary.chmod(0o644)
+        flush(temporary)
+        os.replace(temporary, path)
+        flush(path.parent)
+    except OSError as error:
+        raise MedsegError(f"Could not write {path}: {error.strerror or error}. Nothing was replaced.") from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def folder_written_whole(path: Path) -> Iterator[Path]:
+    """The same for a folder: build it beside its final place, then rename; an older folder is replaced at the end."""
+    path = Path(path)
+    temporary: Path | None = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=path.parent))
+        yield temporary
+        temporary.chmod(0o755)
+        for file in temporary.rglob("*"):
+            if file.is_file():
+                flush(file)
+        if path.exists():
+            shutil.rmtree(path)
+        os.replace(temporary, path)
+        flush(path.parent)
+    except OSError as error:
+        raise MedsegError(f"Could not write {path}: {error.strerror or error}.") from error
+    finally:
+        if temporary is not None:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def flush(path: Path) -> None:
+    """Make the file's or folder's content survive a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small text file whole."""
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def hash_file(path: Path) -> str:
+    """SHA-256 of a file's bytes, as hexadecimal text."""
+    with Path(path).open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def hash_content(content: object) -> str:
+    """SHA-256 of anything JSON can hold, whatever the order of its keys."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"), ensure_ascii=False, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def require_free_space(folder: Path, needed_bytes: int, purpose: str) -> None:
+    """Raise MedsegError before work starts that the disk could not hold."""
+    folder = Path(folder)
+    while not folder.exists():
+        folder = folder.parent
+    free = shutil.disk_usage(folder).free
+    if needed_bytes > free:
+        raise MedsegError(
+            f"{purpose} needs about {needed_bytes / 1e9:.1f} GB but only {free / 1e9:.1f} GB are free in {folder}. "
+            "Free some space, or choose another place with workspace=DIR."
+        )

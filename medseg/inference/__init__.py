@@ -1,0 +1,1 @@
+"""A trained model and a Case become a Prediction on the Case's own grid."""

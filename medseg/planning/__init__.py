@@ -1,0 +1,1 @@
+"""Numbers about the data become numbers about the network; nothing here imports torch."""

@@ -1,0 +1,262 @@
+"""The Plan: the one document that says how a Dataset is prepared, trained and predicted, each value with its reason.
+
+Knows nothing of how the numbers are found; that is ``medseg.planning.rules``. In ``plan.yaml`` a reason stands behind
+its value as a comment, and is read back from there; a Plan edited by hand is validated like any other.
+All triples are in (z, y, x) of the network's axes: the Plan's orientation, then ``axis_order``.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import Field, PositiveFloat, PositiveInt, model_validator
+
+from medseg.arrays import Spacing, Triple
+from medseg.documents import Document, Record, dump_yaml
+from medseg.errors import MedsegError, PlanError
+from medseg.settings import Seconds
+
+ConfigurationName = Literal["2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"]
+
+
+class NetworkPlan(Record):
+    """The network's topology; the first stage is the finest."""
+
+    name: str = "unet"
+    """Which network; ``medseg info`` lists them."""
+    features: tuple[PositiveInt, ...]
+    """Channels of each encoder stage."""
+    strides: tuple[Triple, ...]
+    """Down-sampling on entering each stage; the first is 1,1,1."""
+    kernels: tuple[Triple, ...]
+    """Convolution kernel of each stage; in 2D the first number is 1."""
+    encoder_convolutions: tuple[PositiveInt, ...]
+    """Convolutions (or blocks) per encoder stage."""
+    decoder_convolutions: tuple[PositiveInt, ...]
+    """Convolutions per decoder stage, from the coarsest to the finest."""
+    deep_supervision: bool = True
+    """A prediction head on every decoder stage, used in training only."""
+
+    @model_validator(mode="after")
+    def _same_depth(self) -> Self:
+        depth = len(self.features)
+        for name in ("strides", "kernels", "encoder_convolutions"):
+            if len(getattr(self, name)) != depth:
+                raise ValueError(f"{name} has {len(getattr(self, name))} stages, but features has {depth}")
+        if len(self.decoder_convolutions) != depth - 1:
+            raise ValueError(f"decoder_convolutions needs {depth - 1} numbers, one less than there are stages")
+        return self
+
+    @property
+    def divisor(self) -> Triple:
+        """The patch size must be a multiple of this on each axis: the product of the strides."""
+        z = y = x = 1
+        for sz, sy, sx in self.strides:
+            z, y, x = z * sz, y * sy, x * sx
+        return z, y, x
+
+
+class ConfigurationPlan(Record):
+    """One way to train on the Dataset: 2d, 3d_fullres, 3d_lowres or 3d_cascade_fullres."""
+
+    dimensions: Literal[2, 3]
+    spacing: Spacing
+    """mm to which every Case is resampled; in 2D the first number is only the Dataset's median."""
+    median_shape: Triple
+    """Median size of the prepared Cases, voxels."""
+    patch_size: Triple
+    """Voxels the network sees at once; in 2D the first number is 1."""
+    batch_size: PositiveInt
+    """Patches per iteration."""
+    batch_dice: bool
+    """Dice is computed over the whole batch (true) or per patch (false)."""
+    previous: ConfigurationName | None = None
+    """In a cascade: the configuration whose predictions are an additional input."""
+    network: NetworkPlan
+
+    @model_validator(mode="after")
+    def _patch_fits_network(self) -> Self:
+        for axis, (size, divisor) in enumerate(zip(self.patch_size, self.network.divisor, strict=True)):
+            if size < 1 or size % divisor:
+                near = max(round(size / divisor), 1) * divisor
+                raise ValueError(
+                    f"patch_size {list(self.patch_size)} does not fit the network: {size} on axis {'zyx'[axis]} is not "
+                    f"a multiple of {divisor}; try {near}"
+                )
+        if self.dimensions == 2 and self.patch_size[0] != 1:
+            raise ValueError(f"a 2D patch_size starts with 1, but is {list(self.patch_size)}")
+        return self
+
+
+class ChannelPlan(Record):
+    """How one channel's intensities are normalised."""
+
+    name: str
+    normalisation: Literal["ct", "zscore", "none", "rescale_0_1", "rgb"]
+    masked: bool = False
+    """Z-score over the non-zero voxels only; the others stay 0."""
+    clip_low: float | None = None
+    clip_high: float | None = None
+    mean: float | None = None
+    std: float | None = None
+
+    @model_validator(mode="after")
+    def _ct_is_complete(self) -> Self:
+        if self.normalisation == "ct" and None in (self.clip_low, self.clip_high, self.mean, self.std):
+            raise ValueError("ct normalisation needs clip_low, clip_high, mean and std")
+        return self
+
+
+class OptimizerPlan(Record):
+    """Which optimizer; what is left out follows from the budget when training starts."""
+
+    name: Literal["auto", "sgd", "adamw"] = "auto"
+    """auto: SGD from 25,000 iterations on, AdamW below (it learns from the first hundred iterations)."""
+    learning_rate: PositiveFloat | None = None
+    """At the start of the decay; by default 0.01 for SGD and 0.002 for AdamW."""
+    weight_decay: float = Field(default=3e-5, ge=0)
+    momentum: float = Field(default=0.99, ge=0, lt=1)
+    """Nesterov momentum of SGD."""
+
+
+class AugmentationPlan(Record):
+    """Off switches for the steps of nnU-Net's recipe; every one is on by default."""
+
+    rotation: bool = True
+    scaling: bool = True
+    noise: bool = True
+    blur: bool = True
+    brightness: bool = True
+    contrast: bool = True
+    low_resolution: bool = True
+    gamma: bool = True
+    mirror: bool = True
+
+
+class TrainingPlan(Record):
+    """The training recipe, shared by all configurations."""
+
+    iterations: PositiveInt | None = None
+    """Number of optimizer steps; wins over budget."""
+    budget: Seconds | None = None
+    """Time for training; a probe at the start turns it into a number of iterations."""
+    optimizer: OptimizerPlan = OptimizerPlan()
+    loss: str = "dice_ce"
+    """Dice + cross-entropy."""
+    foreground_share: float = Field(default=0.33, ge=0, le=1)
+    """Share of a batch whose patches are centred on a random structure."""
+    gradient_clip: PositiveFloat = 12.0
+    """Largest norm of the gradient."""
+    mirror_axes: tuple[Literal[0, 1, 2], ...] = (0, 1, 2)
+    """Network axes on which mirroring is allowed, in training and prediction."""
+    augmentation: AugmentationPlan = AugmentationPlan()
+    seed: int = Field(default=1, ge=0)
+    """Everything random follows from it."""
+
+
+class Machine(Record):
+    """What the Plan was made for, measured once and then read."""
+
+    device: Literal["cpu", "cuda", "mps", "any"]
+    memory_bytes: int | None = None
+    """Memory of the device that the Plan may use."""
+    flops_per_second: float | None = None
+    """Measured speed of training a small network."""
+
+
+class Plan(Document):
+    """Everything that preparation, training and prediction need to know; written as ``plan.yaml``."""
+
+    kind: ClassVar[str] = "plan"
+    error: ClassVar[type[MedsegError]] = PlanError
+
+    dataset: str
+    preset: str
+    orientation: Literal["canonical", "stored"]
+    """canonical: every Case is turned to nearest RAS; stored: taken as the file has it."""
+    axis_order: tuple[Literal[0, 1, 2], Literal[0, 1, 2], Literal[0, 1, 2]]
+    """Order in which the oriented axes (z, y, x) go to the network; the coarsest comes first."""
+    channels: tuple[ChannelPlan, ...]
+    machine: Machine
+    configurations: dict[ConfigurationName, ConfigurationPlan]
+    default_configuration: ConfigurationName
+    training: TrainingPlan
+    fingerprint: str
+    """Content hash of the Fingerprint it was made from."""
+    reasons: dict[str, str] = Field(default_factory=dict, exclude=True, repr=False)
+    """Why each value is as it is, by dotted key; comments in the file, and no part of the content."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if sorted(self.axis_order) != [0, 1, 2]:
+            raise ValueError(f"axis_order should hold 0, 1 and 2 once each, but is {list(self.axis_order)}")
+        if self.default_configuration not in self.configurations:
+            raise ValueError(f"default_configuration '{self.default_configuration}' is not among the configurations")
+        return self
+
+    def configuration(self, name: str | None) -> tuple[ConfigurationName, ConfigurationPlan]:
+        """The named configuration, or the default. Raises PlanError naming those that exist."""
+        chosen = name or self.default_configuration
+        for known, plan in self.configurations.items():
+            if known == chosen:
+                return known, plan
+        raise PlanError(
+            f"The plan has no configuration '{chosen}'; it has {', '.join(self.configurations)}. "
+            "Choose one with configuration=NAME."
+        )
+
+    def to_yaml(self, content: dict[str, Any]) -> str:
+        """YAML with each value's reason behind it as a comment."""
+        lines = []
+        for line, key in _keyed_lines(dump_yaml(content)):
+            reason = self.reasons.get(key) if key else None
+            lines.append(f"{line}  # {reason}" if reason else line)
+        return "\n".join(lines) + "\n"
+
+    @classmethod
+    def from_text(cls, text: str, where: str) -> Self:
+        """Validate the YAML, and take the comments behind the values as their reasons."""
+        plan = super().from_text(text, where)
+        reasons = {}
+        for line, key in _keyed_lines(text):
+            match = re.search(r"\s{2}# (.+)$", line)
+            if key and match:
+                reasons[key] = match[1]
+        return plan.model_copy(update={"reasons": reasons})
+
+
+def _keyed_lines(text: str) -> list[tuple[str, str | None]]:
+    """Each line of block-style YAML with the dotted key that it sets; list items count as 0, 1, 2, ..."""
+    found: list[tuple[str, str | None]] = []
+    stack: list[tuple[int, str]] = []
+    items: dict[tuple[str, ...], int] = {}
+    for line in text.splitlines():
+        body = line.lstrip(" ")
+        indent = len(line) - len(body)
+        key = None
+        while body.startswith("- "):
+            # An item of a list may stand at its parent's own indent; half a step keeps it below the parent.
+            while stack and stack[-1][0] > indent + 0:
+                stack.pop()
+            if stack and stack[-1][0] == indent and stack[-1][1].isdigit():
+                stack.pop()
+            place = tuple(name for _, name in stack)
+            items[place] = items.get(place, -1) + 1
+            stack.append((indent, str(items[place])))
+            body = body[2:]
+            indent += 2
+        match = re.match(r"([^\s:#][^:]*):(\s|$)", body)
+        if match:
+            while stack and stack[-1][0] >= indent:
+                stack.pop()
+            stack.append((indent, match[1].strip("'\"")))
+            key = ".".join(name for _, name in stack)
+        found.append((line, key))
+    return found
+
+
+def load_plan(path: Path) -> Plan:
+    """Read ``plan.yaml``. Raises PlanError with the file and field named."""
+    return Plan.load(path)

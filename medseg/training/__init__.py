@@ -1,0 +1,1 @@
+"""Prepared arrays become a checkpoint."""

@@ -1,0 +1,21 @@
+"""What all tests share: shape checking, one thread for torch, and the real data where it is present."""
+
+import os
+from pathlib import Path
+
+import pytest
+from jaxtyping import install_import_hook
+
+install_import_hook(
+    ["medseg.images", "medseg.preprocessing", "medseg.evaluation", "medseg.inference"], "beartype.beartype"
+)
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real images; the test is skipped where it is absent."""
+    root = Path(__file__).parents[1]
+    folder = Path(os.environ.get("MEDSEG_REAL_DATA", root.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; name its folder in MEDSEG_REAL_DATA")
+    return folder
