@@ -57,7 +57,8 @@ class Document(Record):
     def from_text(cls, text: str, where: str) -> Self:
         """Validate YAML or JSON text (JSON is YAML); ``where`` names the source in errors."""
         try:
-            content = json.loads(text) if where.endswith(".json") else yaml.load(text, Loader=_FAST_LOADER)
+            # The loader is the C build of SafeLoader where there is one, and SafeLoader itself elsewhere.
+            content = json.loads(text) if where.endswith(".json") else yaml.load(text, _FAST_LOADER)  # noqa: S506
         except (yaml.YAMLError, ValueError) as error:
             raise cls.error(f"{where} is not readable as YAML or JSON: {' '.join(str(error).split())}") from None
         if not isinstance(content, dict):
@@ -109,7 +110,7 @@ def read_text(path: Path, error: type[MedsegError] = MedsegError) -> str:
 class _Dumper(yaml.SafeDumper):
     """Block style for mappings, one line for lists of numbers."""
 
-    def ignore_aliases(self, data: Any) -> bool:
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 (the base class names the argument)
         return True
 
 

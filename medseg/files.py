@@ -35,7 +35,7 @@ def written_whole(path: Path) -> Iterator[Path]:
         yield temporary
         temporary.chmod(0o644)
         flush(temporary)
-        os.replace(temporary, path)
+        temporary.replace(path)
         flush(path.parent)
     except OSError as error:
         raise MedsegError(f"Could not write {path}: {error.strerror or error}. Nothing was replaced.") from error
@@ -59,7 +59,7 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
                 flush(file)
         if path.exists():
             shutil.rmtree(path)
-        os.replace(temporary, path)
+        temporary.replace(path)
         flush(path.parent)
     except OSError as error:
         raise MedsegError(f"Could not write {path}: {error.strerror or error}.") from error

@@ -64,7 +64,8 @@ def last_used() -> Workspace:
         return Workspace(Path(json.loads(_LAST_USED.read_text())["workspace"]))
     except (OSError, ValueError, KeyError):
         raise MedsegError(
-            f"No workspace has been used from {Path.cwd()} yet. Run 'medseg plan' first, or name one with workspace=DIR."
+            f"No workspace has been used from {Path.cwd()} yet. "
+            "Run 'medseg plan' first, or name one with workspace=DIR."
         ) from None
 
 

@@ -1,0 +1,98 @@
+"""What people see of a command: tables, sentences and progress bars.
+
+Knows nothing of what is shown. Results go to stdout, progress to stderr, so that output can be piped.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+_out = Console(highlight=False, soft_wrap=True)
+
+
+def say(text: str = "") -> None:
+    """Print a line of text to stdout as it is."""
+    _out.print(text, markup=False)
+
+
+def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table to stdout; the first column is left-aligned, numbers to the right."""
+    shown = Table(title=title, title_justify="left", title_style="bold")
+    for index, column in enumerate(columns):
+        shown.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    for row in rows:
+        shown.add_row(*(str(cell) for cell in row))
+    _out.print(shown)
+
+
+class Bar:
+    """A ``medseg.progress.Progress`` drawn on stderr, with an estimate of the time that remains.
+
+    Where stderr is no terminal (a log file, a cluster), a line is printed every tenth of the work instead.
+    """
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False)
+        self._bar: Progress | None = None
+        self._task: TaskID | None = None
+        self._title, self._total, self._done, self._printed = "", 0, 0, 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.finish()
+
+    def start(self, title: str, total: int) -> None:
+        """Begin a piece of work of ``total`` steps."""
+        self.finish()
+        self._title, self._total, self._done, self._printed = title, total, 0, 0
+        if self._console.is_terminal:
+            self._bar = Progress(
+                TextColumn("{task.description}"),
+                BarColumn(bar_width=24),
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[shown]}"),
+                console=self._console,
+            )
+            self._task = self._bar.add_task(title, total=total, shown="")
+            self._bar.start()
+
+    def advance(self, steps: int = 1, **shown: str) -> None:
+        """Show that ``steps`` more are done, with short texts such as ``loss='0.31'`` behind the bar."""
+        text = "  ".join(f"{name} {value}" for name, value in shown.items())
+        self._done += steps
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, advance=steps, **({"shown": text} if text else {}))
+        elif self._total and self._done * 10 // self._total > self._printed:
+            self._printed = self._done * 10 // self._total
+            print(f"{self._title}: {self._done}/{self._total}  {text}".rstrip(), file=sys.stderr, flush=True)
+
+    def note(self, sentence: str) -> None:
+        """Print a sentence above the bar."""
+        self._console.print(sentence, markup=False, soft_wrap=True)
+
+    def finish(self) -> None:
+        """Close the bar, if one is open."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = self._task = None

@@ -1,0 +1,178 @@
+"""Prepared Cases on disk: a random patch is read without loading the Case, and nothing stale is ever used.
+
+Each Case is a folder with two memory-mapped ``.npy`` arrays, the voxels of each structure, and a record that names what
+it was made from; it appears whole or not at all. Memory-mapping was chosen by measurement against blosc2
+(``tests/benchmarks/store.py``).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from medseg.arrays import Labels
+from medseg.cases.case import Case, read_case_image, read_case_labels
+from medseg.cases.labels import LabelTable
+from medseg.documents import Document
+from medseg.errors import Complaint, DatasetError, MedsegError
+from medseg.files import folder_written_whole, hash_content, require_free_space
+from medseg.planning.plan import ConfigurationPlan, Plan
+from medseg.preprocessing.grid import Grid
+from medseg.preprocessing.prepare import prepare_image, prepare_labels
+from medseg.progress import Progress, Silent
+
+_MOST_LOCATIONS = 10_000
+_LOCATION_SHARE = 0.01
+
+
+class PreparedRecord(Document):
+    """What a prepared Case was made from and how it leads back to its file; ``case.json``."""
+
+    kind: ClassVar[str] = "prepared-case"
+
+    name: str
+    made_from: str
+    """Hash of the files (path, size, time of change) and of every Plan value that shapes the arrays."""
+    grid: Grid
+    label_voxels: tuple[int, ...]
+    """Voxels of each label index after preparation, background first."""
+
+
+@dataclass(frozen=True)
+class PreparedCase:
+    """A prepared Case, its arrays memory-mapped and read-only."""
+
+    name: str
+    image: NDArray[np.float32]
+    """(C, Z, Y, X)."""
+    labels: NDArray[np.unsignedinteger]
+    """(Z, Y, X), label indices."""
+    locations: tuple[NDArray[np.int32], ...]
+    """For each structure (index 1 first) up to 10,000 of its voxels, (n, 3) in (z, y, x); empty where absent."""
+    grid: Grid
+
+
+def open_prepared(folder: Path, name: str) -> PreparedCase:
+    """Open one Case that ``prepare_cases`` has written. Raises MedsegError when it is not there."""
+    place = folder / name
+    record = PreparedRecord.load(place / "case.json")
+    try:
+        image = np.load(place / "image.npy", mmap_mode="r", allow_pickle=False)
+        labels = np.load(place / "labels.npy", mmap_mode="r", allow_pickle=False)
+        every = np.load(place / "locations.npy", mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise MedsegError(
+            f"The prepared case {place} is damaged ({error}). Delete the folder and train again."
+        ) from None
+    starts = np.searchsorted(every[:, 0], np.arange(1, len(record.label_voxels) + 1))
+    locations = tuple(every[a:b, 1:] for a, b in zip(starts[:-1], starts[1:], strict=True))
+    return PreparedCase(name, image, labels, locations, record.grid)
+
+
+def prepare_cases(
+    cases: Sequence[Case],
+    table: LabelTable,
+    plan: Plan,
+    configuration: ConfigurationPlan,
+    folder: Path,
+    workers: int = 0,
+    progress: Progress | None = None,
+) -> None:
+    """Prepare every Case that is not prepared yet, or was from other data or another Plan.
+
+    Threads work side by side over Cases (reading and the matrix products release the GIL); the result does not depend
+    on their number. Raises DatasetError with one complaint per Case that failed; the others are kept.
+    """
+    progress = progress or Silent()
+    stale = [case for case in cases if not _is_current(folder / case.name, made_from(case, table, plan, configuration))]
+    if not stale:
+        return
+    z, y, x = configuration.median_shape
+    require_free_space(folder, len(stale) * z * y * x * (4 * len(plan.channels) + 1), "Preparing the cases")
+    progress.start("Preparing", len(stale))
+    complaints: list[Complaint] = []
+
+    def prepare(case: Case) -> Complaint | None:
+        try:
+            prepare_case(case, table, plan, configuration, folder)
+        except MedsegError as error:
+            return Complaint(case.name, "not-prepared", str(error), "Run 'medseg check' on the dataset.")
+        return None
+
+    with ThreadPoolExecutor(max(workers, 1)) as pool:
+        for complaint in pool.map(prepare, stale):
+            complaints += [complaint] if complaint else []
+            progress.advance()
+    progress.finish()
+    if complaints:
+        raise DatasetError(f"{len(complaints)} of {len(cases)} cases could not be prepared:", complaints)
+
+
+def prepare_case(case: Case, table: LabelTable, plan: Plan, configuration: ConfigurationPlan, folder: Path) -> None:
+    """Prepare one Case and write it whole."""
+    volume = read_case_image(case, len(plan.channels))
+    truth = read_case_labels(case, table, volume)
+    image, grid = prepare_image(volume, plan, configuration)
+    labels = prepare_labels(truth, grid, len(table))
+    with folder_written_whole(folder / case.name) as temporary:
+        np.save(temporary / "image.npy", image)
+        np.save(temporary / "labels.npy", labels)
+        np.save(temporary / "locations.npy", sample_locations(labels, len(table), case.name))
+        PreparedRecord(
+            name=case.name,
+            made_from=made_from(case, table, plan, configuration),
+            grid=grid,
+            label_voxels=tuple(int(n) for n in np.bincount(labels.ravel(), minlength=len(table))),
+        ).save(temporary / "case.json")
+
+
+def sample_locations(labels: Labels, classes: int, name: str) -> NDArray[np.int32]:
+    """Voxels of each structure as rows (index, z, y, x), sorted by index: up to 10,000 or 1 %, whichever is more.
+
+    Drawn without replacement by a generator seeded with the Case's name, so that it is the same on every machine.
+    """
+    random = np.random.Generator(np.random.Philox(int(hash_content(name)[:16], 16)))
+    rows = []
+    for index in range(1, classes):
+        found = np.flatnonzero(labels == index)
+        keep = max(min(_MOST_LOCATIONS, len(found)), int(np.ceil(len(found) * _LOCATION_SHARE)))
+        chosen = np.sort(random.choice(found, keep, replace=False)) if keep < len(found) else found
+        places = np.stack(np.unravel_index(chosen, labels.shape), axis=1)
+        rows.append(np.column_stack([np.full(len(places), index), places]).astype(np.int32))
+    return np.concatenate(rows) if rows else np.zeros((0, 4), np.int32)
+
+
+def made_from(case: Case, table: LabelTable, plan: Plan, configuration: ConfigurationPlan) -> str:
+    """A hash that changes whenever the prepared arrays would.
+
+    Files count by path, size and time of change: reading terabytes again at every start would cost more than it gives.
+    """
+    files: Iterable[Path] = (*case.images, *([case.labels] if case.labels else []))
+    try:
+        stamps = [(str(file), (stat := os.stat(file)).st_size, stat.st_mtime_ns) for file in files]
+    except OSError as error:
+        raise DatasetError(f"Case '{case.name}': {error.filename} is not there any more.") from None
+    shaping: dict[str, Any] = {
+        "files": stamps,
+        "labels": table.values,
+        "orientation": plan.orientation,
+        "axis_order": plan.axis_order,
+        "channels": [channel.model_dump() for channel in plan.channels],
+        "dimensions": configuration.dimensions,
+        "spacing": configuration.spacing,
+    }
+    return hash_content(shaping)
+
+
+def _is_current(place: Path, expected: str) -> bool:
+    try:
+        return PreparedRecord.load(place / "case.json").made_from == expected
+    except MedsegError:
+        return False
