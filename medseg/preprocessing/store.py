@@ -7,10 +7,10 @@ it was made from; it appears whole or not at all. Memory-mapping was chosen by m
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 from medseg.arrays import Labels
 from medseg.cases.case import Case, read_case_image, read_case_labels
 from medseg.cases.labels import LabelTable
-from medseg.documents import Document
+from medseg.documents import Document, Record
 from medseg.errors import Complaint, DatasetError, MedsegError
-from medseg.files import folder_written_whole, hash_content, require_free_space
+from medseg.files import folder_written_whole, hash_content, hash_file, require_free_space
 from medseg.planning.plan import ConfigurationPlan, Plan
 from medseg.preprocessing.grid import Grid
 from medseg.preprocessing.prepare import prepare_image, prepare_labels
@@ -30,6 +30,17 @@ from medseg.progress import Progress, Silent
 
 _MOST_LOCATIONS = 10_000
 _LOCATION_SHARE = 0.01
+_RULES = 1
+"""Raised whenever the code of preparation changes what it writes."""
+
+
+class FileStamp(Record):
+    """One file as it was when it was read."""
+
+    path: str
+    size: int
+    changed_ns: int
+    sha256: str
 
 
 class PreparedRecord(Document):
@@ -38,8 +49,10 @@ class PreparedRecord(Document):
     kind: ClassVar[str] = "prepared-case"
 
     name: str
-    made_from: str
-    """Hash of the files (path, size, time of change) and of every Plan value that shapes the arrays."""
+    files: tuple[FileStamp, ...]
+    """The files it was made from."""
+    shaping: str
+    """Hash of every Plan value that shapes the arrays."""
     grid: Grid
     label_voxels: tuple[int, ...]
     """Voxels of each label index after preparation, background first."""
@@ -72,7 +85,7 @@ def open_prepared(folder: Path, name: str) -> PreparedCase:
             f"The prepared case {place} is damaged ({error}). Delete the folder and train again."
         ) from None
     starts = np.searchsorted(every[:, 0], np.arange(1, len(record.label_voxels) + 1))
-    locations = tuple(every[a:b, 1:] for a, b in zip(starts[:-1], starts[1:], strict=True))
+    locations = tuple(every[a:b, 1:] for a, b in pairwise(starts))
     return PreparedCase(name, image, labels, locations, record.grid)
 
 
@@ -91,7 +104,8 @@ def prepare_cases(
     on their number. Raises DatasetError with one complaint per Case that failed; the others are kept.
     """
     progress = progress or Silent()
-    stale = [case for case in cases if not _is_current(folder / case.name, made_from(case, table, plan, configuration))]
+    shaping = shaping_hash(table, plan, configuration)
+    stale = [case for case in cases if not _is_current(folder / case.name, case, shaping)]
     if not stale:
         return
     z, y, x = configuration.median_shape
@@ -117,6 +131,7 @@ def prepare_cases(
 
 def prepare_case(case: Case, table: LabelTable, plan: Plan, configuration: ConfigurationPlan, folder: Path) -> None:
     """Prepare one Case and write it whole."""
+    stamps = stamp_files(case)
     volume = read_case_image(case, len(plan.channels))
     truth = read_case_labels(case, table, volume)
     image, grid = prepare_image(volume, plan, configuration)
@@ -127,7 +142,8 @@ def prepare_case(case: Case, table: LabelTable, plan: Plan, configuration: Confi
         np.save(temporary / "locations.npy", sample_locations(labels, len(table), case.name))
         PreparedRecord(
             name=case.name,
-            made_from=made_from(case, table, plan, configuration),
+            files=stamps,
+            shaping=shaping_hash(table, plan, configuration),
             grid=grid,
             label_voxels=tuple(int(n) for n in np.bincount(labels.ravel(), minlength=len(table))),
         ).save(temporary / "case.json")
@@ -149,18 +165,10 @@ def sample_locations(labels: Labels, classes: int, name: str) -> NDArray[np.int3
     return np.concatenate(rows) if rows else np.zeros((0, 4), np.int32)
 
 
-def made_from(case: Case, table: LabelTable, plan: Plan, configuration: ConfigurationPlan) -> str:
-    """A hash that changes whenever the prepared arrays would.
-
-    Files count by path, size and time of change: reading terabytes again at every start would cost more than it gives.
-    """
-    files: Iterable[Path] = (*case.images, *([case.labels] if case.labels else []))
-    try:
-        stamps = [(str(file), (stat := os.stat(file)).st_size, stat.st_mtime_ns) for file in files]
-    except OSError as error:
-        raise DatasetError(f"Case '{case.name}': {error.filename} is not there any more.") from None
+def shaping_hash(table: LabelTable, plan: Plan, configuration: ConfigurationPlan) -> str:
+    """A hash that changes whenever a Plan value changes that shapes the prepared arrays."""
     shaping: dict[str, Any] = {
-        "files": stamps,
+        "rules": _RULES,
         "labels": table.values,
         "orientation": plan.orientation,
         "axis_order": plan.axis_order,
@@ -171,8 +179,32 @@ def made_from(case: Case, table: LabelTable, plan: Plan, configuration: Configur
     return hash_content(shaping)
 
 
-def _is_current(place: Path, expected: str) -> bool:
+def stamp_files(case: Case) -> tuple[FileStamp, ...]:
+    """Size, time of change and content hash of each of the Case's files."""
+    return tuple(
+        FileStamp(path=str(file), size=file.stat().st_size, changed_ns=file.stat().st_mtime_ns, sha256=hash_file(file))
+        for file in _files_of(case)
+    )
+
+
+def _files_of(case: Case) -> tuple[Path, ...]:
+    return (*case.images, *([case.labels] if case.labels else []))
+
+
+def _is_current(place: Path, case: Case, shaping: str) -> bool:
+    """Whether the Case on disk was made by this Plan from these files.
+
+    A file whose path, size and time of change are as noted is taken as unchanged; otherwise its content decides.
+    """
     try:
-        return PreparedRecord.load(place / "case.json").made_from == expected
-    except MedsegError:
+        record = PreparedRecord.load(place / "case.json")
+        if record.shaping != shaping or [stamp.path for stamp in record.files] != [str(f) for f in _files_of(case)]:
+            return False
+        for stamp in record.files:
+            now = Path(stamp.path).stat()
+            untouched = (now.st_size, now.st_mtime_ns) == (stamp.size, stamp.changed_ns)
+            if not untouched and hash_file(Path(stamp.path)) != stamp.sha256:
+                return False
+    except (MedsegError, OSError):
         return False
+    return True
