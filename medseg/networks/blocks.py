@@ -1,0 +1,84 @@
+"""The pieces that networks are built of: the convolution block, and nnU-Net's initialisation.
+
+Knows nothing of how they are put together. Rules: nnU-Net (Isensee et al., Nature Methods 2021): convolution with bias,
+instance normalisation, leaky ReLU; He-normal weights (He et al. 2015) for a slope of 0.01.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+
+from medseg.arrays import Triple
+from medseg.errors import PlanError
+
+SLOPE = 0.01
+"""Of the leaky ReLU below zero."""
+
+CONVOLUTIONS: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
+TRANSPOSED: dict[int, type[nn.ConvTranspose2d | nn.ConvTranspose3d]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+NORMS: dict[int, type[nn.InstanceNorm2d | nn.InstanceNorm3d]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
+
+
+class ConvBlock(nn.Module):
+    """Convolution (with bias, half padding), instance norm, leaky ReLU.
+
+    (B, C_in, *space) -> (B, C_out, *space / stride), where space has ``dimensions`` axes.
+    """
+
+    def __init__(self, dimensions: int, c_in: int, c_out: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> None:
+        super().__init__()
+        size, step = kernel[-dimensions:], stride[-dimensions:]
+        padding = tuple((k - 1) // 2 for k in size)
+        self.conv = CONVOLUTIONS[dimensions](c_in, c_out, size, step, padding)  # type: ignore[arg-type]
+        self.norm = NORMS[dimensions](c_out, eps=1e-5, affine=True)
+        self.activation = nn.LeakyReLU(SLOPE, inplace=True)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.norm(self.conv(x)))
+
+
+class ConvStage(nn.Module):
+    """Several ConvBlocks in a row; the first one changes the number of channels and the resolution."""
+
+    def __init__(
+        self, dimensions: int, c_in: int, c_out: int, kernel: Triple, stride: Triple, convolutions: int
+    ) -> None:
+        super().__init__()
+        first = ConvBlock(dimensions, c_in, c_out, kernel, stride)
+        self.convs = nn.Sequential(
+            first, *(ConvBlock(dimensions, c_out, c_out, kernel) for _ in range(convolutions - 1))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.convs(x)
+
+
+def initialise(module: nn.Module) -> None:
+    """He-normal weights and zero biases for every convolution; for ``network.apply(initialise)``."""
+    if isinstance(module, nn.Conv2d | nn.Conv3d | nn.ConvTranspose2d | nn.ConvTranspose3d):
+        nn.init.kaiming_normal_(module.weight, a=SLOPE)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+def check_patch(shape: Sequence[int], channels: int, divisor: Triple, dimensions: int) -> None:
+    """Raise PlanError when a batch (B, C, Z, Y, X) does not fit the network, naming the size that would."""
+    if len(shape) != 5:
+        raise PlanError(
+            f"The network takes a batch (B, C, Z, Y, X), but got {len(shape)} axes: {list(shape)}. "
+            "A 2D image has Z = 1."
+        )
+    if shape[1] != channels:
+        raise PlanError(f"The network takes {channels} channels, but got {shape[1]}. Give the channels of its plan.")
+    patch = list(shape[2:])
+    if dimensions == 2 and patch[0] != 1:
+        raise PlanError(f"A 2D network takes one slice at a time (Z = 1), but got a patch of {patch} (z, y, x).")
+    if any(size % d for size, d in zip(patch, divisor, strict=True)):
+        padded = [max(math.ceil(size / d), 1) * d for size, d in zip(patch, divisor, strict=True)]
+        raise PlanError(
+            f"A patch of {patch} (z, y, x) does not fit the network: each axis must be a multiple of "
+            f"{list(divisor)}. Pad it to {padded}."
+        )
