@@ -1,0 +1,84 @@
+"""How many iterations fit in a time budget, and how fast this machine trains: the two measured probes.
+
+What is measured is written down by the caller (in the Recipe, in the Plan) and then only read.
+"""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import lightning_fabric
+import torch
+
+from medseg.networks.build import build_network
+from medseg.planning.memory import forward_flops
+from medseg.planning.plan import NetworkPlan
+from medseg.training.fold import new_network
+from medseg.training.loop import Step, train
+from medseg.training.losses import build_loss
+from medseg.training.patches import PatchDataset, make_loader
+from medseg.training.recipe import Recipe, build_optimizer
+
+_WARM_UP = 2
+_SAFETY = 0.95
+"""Held-out checks and checkpoints take a share of the time, and the machine may be a little slower later."""
+
+
+class _Enough(Exception):  # noqa: N818 (it ends the probe; nothing is wrong)
+    pass
+
+
+def seconds_per_iteration(
+    fabric: lightning_fabric.Fabric, recipe: Recipe, prepared: Path, seconds: float, workers: int = 0
+) -> float:
+    """Train a throw-away copy on the real data for about ``seconds`` and return the mean time of an iteration."""
+    network = fabric.to_device(new_network(recipe))
+    optimizer = build_optimizer(network.parameters(), recipe.training.optimizer)
+    patches = PatchDataset(prepared, recipe.training_cases, recipe, fabric.global_rank, fabric.world_size)
+    loss = build_loss(recipe.training.loss, recipe.configuration.batch_dice, len(recipe.configuration.network.features))
+    started = time.monotonic()
+    times: list[float] = []
+
+    def after_step(step: Step) -> None:
+        del step
+        times.append(time.monotonic())
+        if len(times) > _WARM_UP and times[-1] - started > seconds:
+            raise _Enough
+
+    module, wrapped = fabric.setup(network, optimizer) if fabric.world_size == 1 else (network, optimizer)
+    try:
+        train(fabric, recipe, module, loss, wrapped, make_loader(patches, 0, 10**6, workers), 0, after_step, str)
+    except _Enough:
+        pass
+    return (times[-1] - times[_WARM_UP - 1]) / (len(times) - _WARM_UP)
+
+
+def iterations_within(budget_seconds: float, each_seconds: float, spent_seconds: float) -> int:
+    """The number of iterations that fit in what is left of the budget; at least one."""
+    return max(1, int((budget_seconds * _SAFETY - spent_seconds) / each_seconds))
+
+
+def training_flops_per_second(device: str) -> float:
+    """Measured speed of training a small U-Net: three times its forward FLOPs over the time of a step."""
+    plan = NetworkPlan(
+        features=(16, 32, 64),
+        strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
+        kernels=((3, 3, 3),) * 3,
+        encoder_convolutions=(2, 2, 2),
+        decoder_convolutions=(2, 2),
+    )
+    patch, batch = (32, 32, 32), 2
+    network = build_network(plan, 3, 1, 3).to(device).train()
+    loss_function = build_loss("dice_ce", False, 3)
+    images = torch.randn(batch, 1, *patch, device=device)
+    labels = torch.randint(0, 3, (batch, *patch), device=device)
+    times = []
+    for _ in range(5):
+        started = time.monotonic()
+        network.zero_grad(set_to_none=True)
+        loss = loss_function(network(images), labels)
+        loss.backward()
+        loss.item()
+        times.append(time.monotonic() - started)
+    return 3 * batch * forward_flops(plan, patch, channels=1, classes=3) / sorted(times)[len(times) // 2]

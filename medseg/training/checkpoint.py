@@ -1,0 +1,120 @@
+"""The state of a training on disk: safetensors plus JSON, whole or not at all, the last two kept.
+
+The tensors are written first under a name of their own, then the JSON that names them and their hash: a kill at any
+moment leaves the older pair intact. Nothing in a checkpoint depends on the clock, so equal trainings have equal bytes.
+Everything random follows from (seed, iteration), so there is no random state to keep.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from medseg.documents import Document
+from medseg.errors import CheckpointError, MedsegError
+from medseg.files import hash_file
+from medseg.networks.weights import load_weights, save_weights
+
+_KEPT = 2
+
+
+class CheckpointRecord(Document):
+    """The JSON half of a checkpoint."""
+
+    kind: ClassVar[str] = "checkpoint"
+    error: ClassVar[type[MedsegError]] = CheckpointError
+
+    iteration: int
+    """Steps done."""
+    recipe: str
+    """Content hash of the Recipe."""
+    tensors: str
+    """File name of the tensors, in the same folder."""
+    sha256: str
+    optimizer_groups: list[dict[str, Any]]
+    loss: float | None = None
+    """Moving average of the training loss."""
+    dice: float | None = None
+    """Moving average of the training patches' Dice."""
+
+
+def save_checkpoint(
+    folder: Path,
+    iteration: int,
+    recipe: str,
+    network: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    averages: dict[str, float | None],
+) -> Path:
+    """Write the pair for this iteration, then forget all but the last two. Returns the JSON's path."""
+    name = f"checkpoint_{iteration:07d}"
+    state = optimizer.state_dict()
+    tensors: dict[str, Tensor] = {f"network.{key}": value for key, value in network.state_dict().items()}
+    for index, values in state["state"].items():
+        tensors |= {
+            f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in values.items() if value is not None
+        }
+    file = folder / f"{name}.safetensors"
+    save_weights(file, {key: value.detach().cpu() for key, value in tensors.items()}, {"iteration": iteration})
+    record = CheckpointRecord(
+        iteration=iteration,
+        recipe=recipe,
+        tensors=file.name,
+        sha256=hash_file(file),
+        optimizer_groups=[{k: v for k, v in group.items() if v is not None} for group in state["param_groups"]],
+        **averages,
+    )
+    record.save(folder / f"{name}.json")
+    for old in checkpoints(folder)[:-_KEPT]:
+        old.unlink()
+        old.with_suffix(".safetensors").unlink(missing_ok=True)
+    return folder / f"{name}.json"
+
+
+def checkpoints(folder: Path) -> list[Path]:
+    """The JSON files of all checkpoints, oldest first."""
+    return sorted(folder.glob("checkpoint_*.json"))
+
+
+def load_newest(folder: Path, recipe: str) -> tuple[CheckpointRecord, dict[str, Tensor]] | None:
+    """The newest checkpoint that is undamaged, or None where there is none.
+
+    Raises CheckpointError when every one is damaged, or the newest belongs to another Recipe.
+    """
+    found = checkpoints(folder)
+    for path in reversed(found):
+        try:
+            record = CheckpointRecord.load(path)
+            file = folder / record.tensors
+            if not file.is_file() or hash_file(file) != record.sha256:
+                continue
+        except CheckpointError:
+            continue
+        if record.recipe != recipe:
+            raise CheckpointError(
+                f"{path} belongs to another training (its recipe differs). Use restart=true to train anew."
+            )
+        return record, load_weights(file)[0]
+    if found:
+        raise CheckpointError(f"All {len(found)} checkpoints in {folder} are damaged. Use restart=true to train anew.")
+    return None
+
+
+def restore(
+    record: CheckpointRecord, tensors: dict[str, Tensor], network: nn.Module, optimizer: torch.optim.Optimizer
+) -> None:
+    """Put a checkpoint's tensors back into the network and the optimizer."""
+    network.load_state_dict(
+        {key.removeprefix("network."): t for key, t in tensors.items() if key.startswith("network.")}
+    )
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            state.setdefault(int(index), {})[name] = value
+    fresh = optimizer.state_dict()["param_groups"]
+    groups = [old | new for old, new in zip(fresh, record.optimizer_groups, strict=True)]
+    optimizer.load_state_dict({"state": state, "param_groups": groups})

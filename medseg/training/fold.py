@@ -1,0 +1,116 @@
+"""One fold from its Recipe to its trained weights: build, resume, train, keep.
+
+Knows nothing of how the numbers of the Recipe came about (``medseg.training.budget``), nor of how the held-out Cases
+are scored afterwards (``medseg.training.validation``).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import lightning_fabric
+import torch
+from torch import nn
+
+from medseg.networks.build import build_network
+from medseg.networks.weights import save_weights
+from medseg.progress import Progress
+from medseg.training.augment import augment_batch
+from medseg.training.checkpoint import load_newest, restore, save_checkpoint
+from medseg.training.loop import patch_dice, train
+from medseg.training.losses import build_loss
+from medseg.training.patches import PatchDataset, make_loader
+from medseg.training.recipe import Recipe, build_optimizer
+from medseg.training.recorder import Recorder
+
+_HELD_OUT_BATCHES = 2
+
+
+def train_fold(
+    fabric: lightning_fabric.Fabric,
+    recipe: Recipe,
+    prepared: Path,
+    folder: Path,
+    progress: Progress,
+    workers: int = 0,
+    save_every_seconds: float = 120,
+    tracker: Any = None,
+) -> nn.Module:
+    """Train from the newest checkpoint in ``folder``, or from the start; returns the trained network.
+
+    Writes checkpoints, ``log.csv`` and finally ``weights.safetensors``. With the same Recipe the weights have the same
+    bytes on CPU, whatever the number of workers and however often the training was interrupted.
+    Raises CheckpointError for a damaged or foreign checkpoint, MedsegError when the loss is no longer finite.
+    """
+    network = new_network(recipe)
+    optimizer = build_optimizer(network.parameters(), recipe.training.optimizer)
+    newest = load_newest(folder, recipe.content_hash())
+    if newest is not None:
+        restore(*newest, network, optimizer)
+    module, wrapped = fabric.setup(network, optimizer)
+    held_out = PatchDataset(prepared, recipe.validation_cases, recipe, held_out=True)
+    recorder = Recorder(
+        folder,
+        recipe.iterations,
+        save=lambda done, averages: (
+            fabric.is_global_zero and save_checkpoint(folder, done, recipe.content_hash(), network, optimizer, averages)
+        ),
+        held_out_dice=lambda: held_out_dice(fabric, network, held_out, recipe) if fabric.is_global_zero else None,
+        progress=progress,
+        save_every_seconds=save_every_seconds,
+        tracker=tracker,
+    )
+    done = 0
+    if newest is not None:
+        done = newest[0].iteration
+        recorder.resume(done, newest[0].loss, newest[0].dice)
+    progress.start("Training", recipe.iterations)
+    progress.advance(done)
+    patches = PatchDataset(prepared, recipe.training_cases, recipe, fabric.global_rank, fabric.world_size)
+    batches = make_loader(patches, done, recipe.iterations, workers)
+    loss = build_loss(recipe.training.loss, recipe.configuration.batch_dice, len(recipe.configuration.network.features))
+    train(fabric, recipe, module, loss, wrapped, batches, done, recorder, patches.cases_of)
+    progress.finish()
+    if fabric.is_global_zero:
+        save_weights(folder / "weights.safetensors", network.state_dict(), describe_weights(recipe))
+    fabric.barrier()
+    return network
+
+
+def new_network(recipe: Recipe) -> nn.Module:
+    """The untrained network of a Recipe; its first weights follow from the seed."""
+    torch.manual_seed(recipe.training.seed)
+    configuration = recipe.configuration
+    return build_network(configuration.network, configuration.dimensions, recipe.channels, recipe.classes)
+
+
+def describe_weights(recipe: Recipe) -> dict[str, Any]:
+    """What a weights file says of itself, enough to build the network and predict without the workspace's plan."""
+    return {
+        "configuration_name": recipe.configuration_name,
+        "configuration": recipe.configuration.model_dump(mode="json", exclude_none=True),
+        "channels": recipe.channels,
+        "classes": recipe.classes,
+        "plan_hash": recipe.plan,
+        "iterations": recipe.iterations,
+        "fold": recipe.fold,
+        "mirror_axes": list(recipe.training.mirror_axes),
+    }
+
+
+@torch.no_grad()
+def held_out_dice(
+    fabric: lightning_fabric.Fabric, network: nn.Module, patches: PatchDataset, recipe: Recipe
+) -> float | None:
+    """Dice of a few patches of the held-out Cases, always the same ones, not augmented: a curve to watch, no score."""
+    network.eval()
+    found = []
+    for index in range(_HELD_OUT_BATCHES):
+        images, labels = fabric.to_device(patches[index])
+        images, labels = augment_batch(images, labels, recipe.configuration, None, index)
+        with fabric.autocast():
+            dice = patch_dice(network(images), labels)
+        found += [dice] if dice is not None else []
+    network.train()
+    return sum(found) / len(found) if found else None

@@ -1,0 +1,83 @@
+"""The training loop, on one screen.
+
+Knows nothing of files: it is handed batches, and hands every step's numbers to ``after_step``. Devices, precision and
+several processes come from Lightning Fabric. Recipe: nnU-Net v2 (Isensee et al. 2021).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import lightning_fabric
+import torch
+from torch import Tensor, nn
+
+from medseg.errors import MedsegError
+from medseg.training.augment import augment_batch
+from medseg.training.recipe import Recipe, learning_rate_at
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one iteration did."""
+
+    iteration: int
+    """Steps done, this one included."""
+    loss: float
+    dice: float | None
+    """Foreground Dice of the training patches at full resolution; None where a batch holds no structure."""
+    learning_rate: float
+
+
+def train(
+    fabric: lightning_fabric.Fabric,
+    recipe: Recipe,
+    network: nn.Module,
+    loss_function: nn.Module,
+    optimizer: torch.optim.Optimizer,
+    batches: Iterable[tuple[Tensor, Tensor]],
+    first_iteration: int,
+    after_step: Callable[[Step], None],
+    cases_of: Callable[[int], str],
+) -> None:
+    """Train from ``first_iteration`` until the batches end; batch i belongs to iteration ``first_iteration + i``.
+
+    Raises MedsegError, naming the iteration and its cases, when the loss is no longer a finite number.
+    """
+    plan, configuration = recipe.training, recipe.configuration
+    network.train()
+    for iteration, (images, labels) in enumerate(batches, first_iteration):
+        # Dropout and on-device noise follow from (seed, iteration): a resumed run draws the same numbers.
+        torch.manual_seed(plan.seed * 1_000_003 + iteration)
+        rate = learning_rate_at(iteration, recipe.iterations, plan.optimizer)
+        for group in optimizer.param_groups:
+            group["lr"] = rate
+        images, labels = fabric.to_device((images, labels))
+        images, labels = augment_batch(images, labels, configuration, plan, iteration, fabric.global_rank)
+        optimizer.zero_grad(set_to_none=True)
+        logits = network(images)
+        loss = loss_function(logits, labels)
+        if not torch.isfinite(loss):
+            raise MedsegError(
+                f"The loss became {loss.item()} at iteration {iteration} on cases {cases_of(iteration)}. Look at these "
+                "cases with 'medseg check', or train with a smaller optimizer.learning_rate."
+            )
+        fabric.backward(loss)
+        fabric.clip_gradients(network, optimizer, max_norm=plan.gradient_clip, error_if_nonfinite=False)
+        optimizer.step()
+        finest = logits[0] if isinstance(logits, list | tuple) else logits
+        after_step(Step(iteration + 1, loss.item(), patch_dice(finest.detach(), labels), rate))
+
+
+def patch_dice(logits: Tensor, labels: Tensor) -> float | None:
+    """Mean Dice over the structures present in a batch, from logits (B, K, Z, Y, X) and labels (B, Z, Y, X)."""
+    predicted = logits.argmax(1)
+    classes = logits.shape[1]
+    truth = torch.bincount(labels.flatten(), minlength=classes)[1:]
+    found = torch.bincount(predicted.flatten(), minlength=classes)[1:]
+    both = torch.bincount(labels[predicted == labels].flatten(), minlength=classes)[1:]
+    present = truth > 0
+    if not present.any():
+        return None
+    return float((2 * both / (truth + found).clamp(min=1))[present].float().mean())

@@ -1,0 +1,65 @@
+"""The held-out Cases of a fold, predicted whole on their own grid and scored.
+
+This, not the Dice of patches, is what a training is judged by.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from torch import nn
+
+from medseg.cases.case import Case, read_case_labels
+from medseg.cases.labels import LabelTable
+from medseg.evaluation.pictures import draw_comparison
+from medseg.evaluation.scores import CaseScores, Scores, score_case, summarise, write_csv
+from medseg.images.formats import read_image, write_labels
+from medseg.inference.predict import predict_image
+from medseg.preprocessing.store import open_prepared
+from medseg.progress import Progress
+from medseg.training.recipe import Recipe
+
+
+def validate_fold(
+    recipe: Recipe,
+    network: nn.Module,
+    cases: Sequence[Case],
+    table: LabelTable,
+    prepared: Path,
+    folder: Path,
+    device: torch.device,
+    progress: Progress,
+) -> Scores:
+    """Predict and score every held-out Case; predictions, scores and pictures go to ``folder``/validation.
+
+    Returns the Scores, also written as ``scores.json`` and ``scores.csv``, with pictures of the best and worst Case.
+    """
+    output = folder / "validation"
+    network.eval().to(device)
+    scored: list[CaseScores] = []
+    progress.start("Validating", len(cases))
+    for case in cases:
+        stored = open_prepared(prepared, case.name)
+        prediction = predict_image(
+            stored.image,
+            stored.grid,
+            [network],
+            recipe.configuration,
+            classes=recipe.classes,
+            device=device,
+            mirror_axes=recipe.training.mirror_axes,
+            case=case.name,
+        )
+        image = read_image(case.images[0])
+        truth = read_case_labels(case, table, image)
+        scored.append(score_case(prediction, truth.array, truth.spacing, table.names, case=case.name))
+        write_labels(output / f"{case.name}.nii.gz", table.to_values(prediction), truth)
+        progress.advance()
+    progress.finish()
+    scores = summarise(scored)
+    scores.save(folder / "scores.json")
+    write_csv(folder / "scores.csv", scores)
+    table.save(output / "labels.yaml")
+    return scores
