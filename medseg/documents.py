@@ -62,7 +62,7 @@ class Document(Record):
         except (yaml.YAMLError, ValueError) as error:
             raise cls.error(f"{where} is not readable as YAML or JSON: {' '.join(str(error).split())}") from None
         if not isinstance(content, dict):
-            raise cls.error(f"{where} should hold a {cls.kind} document, but holds {type(content).__name__}.")
+            raise cls.error(f"{where} should hold a document of kind {cls.kind}, but holds {type(content).__name__}.")
         kind, format_number = content.pop("kind", None), content.pop("format", None)
         if kind != cls.kind:
             raise cls.error(f"{where} should open with 'kind: {cls.kind}', but says {kind!r}.")

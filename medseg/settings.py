@@ -10,7 +10,7 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, ClassVar, TypeVar, get_args
+from typing import Annotated, Any, TypeGuard, TypeVar, get_args
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
@@ -20,9 +20,6 @@ from medseg.errors import SettingsError
 
 class Settings(Record):
     """Base of every command's settings: a frozen model with a docstring under each field."""
-
-    also_accepts: ClassVar[tuple[str, ...]] = ()
-    """``module:Class`` of parts of the Plan whose keys the command takes too (imported only when needed)."""
 
 
 _UNITS = {"s": 1, "sec": 1, "min": 60, "m": 60, "h": 3600, "d": 86400}
@@ -127,7 +124,7 @@ def describe(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, st
         yield prefix + name, _type_name(field.annotation), default, " ".join((field.description or "").split())
 
 
-def _is_record(annotation: Any) -> bool:
+def _is_record(annotation: Any) -> TypeGuard[type[BaseModel]]:
     return isinstance(annotation, type) and issubclass(annotation, BaseModel)
 
 

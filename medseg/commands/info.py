@@ -40,7 +40,9 @@ def run(words: Mapping[str, str]) -> None:
     table("Presets (medseg plan preset=NAME)", ("preset", "what"), presets)
     networks = [(a.name, "/".join(f"{d}D" for d in a.dimensions), a.summary) for a in ARCHITECTURES.values()]
     table("Networks (network.name=NAME)", ("network", "", "what"), networks)
-    found = [row for folder in sorted(settings.runs.glob("*/plan.yaml")) if (row := _workspace(Workspace(folder.parent)))]
+    found = [
+        row for folder in sorted(settings.runs.glob("*/plan.yaml")) if (row := _workspace(Workspace(folder.parent)))
+    ]
     if found:
         table(f"Workspaces in {settings.runs}", ("workspace", "trained"), found)
     try:
@@ -51,7 +53,9 @@ def run(words: Mapping[str, str]) -> None:
 
 
 def _workspace(workspace: Workspace) -> tuple[str, str] | None:
-    trained = sorted(str(path.parent.relative_to(workspace.folder)) for path in workspace.folder.glob("*/fold_*/weights.*"))
+    trained = sorted(
+        str(path.parent.relative_to(workspace.folder)) for path in workspace.folder.glob("*/fold_*/weights.*")
+    )
     return str(workspace.folder), ", ".join(trained) or "nothing yet"
 
 

@@ -62,7 +62,9 @@ def run(words: Mapping[str, str]) -> None:
             raise DatasetError(f"{source} has no case with both an image and labels, so there is nothing to train on.")
         workspace = Workspace(settings.workspace or RUNS / dataset.name)
         fingerprint = measure_fingerprint(dataset, preset.orientation, bar, settings.workers)
-    plan = make_plan(fingerprint, dataset.labels, preset, measure_machine(settings.device, settings.memory, preset.name))
+    plan = make_plan(
+        fingerprint, dataset.labels, preset, measure_machine(settings.device, settings.memory, preset.name)
+    )
     plan = _with_budget(plan, settings)
     fingerprint.save(workspace.fingerprint)
     dataset.labels.save(workspace.labels)

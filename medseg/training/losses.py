@@ -56,13 +56,13 @@ class DiceCrossEntropy(nn.Module):
 class DeepSupervision(nn.Module):
     """A loss on each of the network's outputs, weighted 1, 1/2, 1/4, ...; the coarsest has weight 0; the sum is 1.
 
-    Labels are down-sampled to each output by nearest-exact.
+    Labels are down-sampled to each output by nearest-exact. A network of ``depth`` stages has ``depth - 1`` outputs.
     """
 
     def __init__(self, loss: nn.Module, depth: int) -> None:
         super().__init__()
         self.loss = loss
-        self.weights = supervision_weights(depth)
+        self.weights = supervision_weights(depth - 1)
 
     def forward(self, outputs: Tensor | Sequence[Tensor], labels: Tensor) -> Tensor:
         """Logits finest first, each (B, K, *its own size), or one tensor; labels (B, Z, Y, X) int64 -> scalar."""
@@ -80,10 +80,10 @@ class DeepSupervision(nn.Module):
         return torch.stack(terms).sum()
 
 
-def supervision_weights(depth: int) -> tuple[float, ...]:
-    """Weight of each of ``depth`` outputs, finest first."""
-    raw = [0.5**i for i in range(depth)]
-    if depth > 1:
+def supervision_weights(outputs: int) -> tuple[float, ...]:
+    """Weight of each output, finest first."""
+    raw = [0.5**i for i in range(outputs)]
+    if outputs > 1:
         raw[-1] = 0.0
     return tuple(weight / sum(raw) for weight in raw)
 
@@ -132,8 +132,8 @@ LOSSES: dict[str, type[DiceCrossEntropy]] = {
 def build_loss(name: str, batch_dice: bool, depth: int) -> nn.Module:
     """The named loss, taking the network's outputs (a list, finest first, or one tensor) and labels (B, Z, Y, X) int64.
 
-    ``depth`` is the number of outputs in training: stages less one, or 1 without deep supervision. Raises PlanError for
-    an unknown name.
+    ``depth`` is the network's number of stages; with deep supervision it gives one output less. Raises PlanError for an
+    unknown name.
     """
     if name not in LOSSES:
         raise PlanError(f"There is no loss '{name}'. Choose one of: {', '.join(LOSSES)}.")

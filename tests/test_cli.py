@@ -1,0 +1,54 @@
+"""The command line: fast, helpful, and one sentence for every mistake."""
+
+import subprocess
+import sys
+
+import pytest
+
+from medseg.cli import COMMANDS, main
+
+
+def _modules_after(words: str) -> set[str]:
+    code = f"import sys; from medseg.cli import main; main({words.split()!r}); print('|'.join(sys.modules), file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return set(done.stderr.strip().splitlines()[-1].split("|"))
+
+
+@pytest.mark.parametrize("words", ["help", "info", "train help", "predict help", "plan help", "evaluate help"])
+def test_help_and_info_import_neither_torch_nor_monai(words: str) -> None:
+    assert not {"torch", "monai"} & _modules_after(words)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("word", ["help", "--help"])
+def test_every_command_lists_its_settings(command: str, word: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, word]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"medseg {command}: ")
+    assert "type" in shown
+    assert "default" in shown
+
+
+def test_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert main(["--help"]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"medseg {name}" in shown for name in COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["tarin"], "Did you mean 'medseg train'?"),
+        (["train", "flod=0"], "Did you mean 'fold'?"),
+        (["train", "optimizer.learning_rte=1"], "Did you mean 'optimizer.learning_rate'?"),
+        (["plan", "preset"], "key=value"),
+    ],
+)
+def test_a_mistake_is_one_sentence_on_stderr_and_exit_code_2(
+    words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(words) == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert "Traceback" not in shown
