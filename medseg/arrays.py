@@ -10,11 +10,11 @@ The shapes are checked by jaxtyping under pytest only; at run time these are pla
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Int, Shaped, UInt
+from jaxtyping import Bool, Float32, Float64, Integer, Shaped
 
 Image = Float32[np.ndarray, "C Z Y X"]
 """Intensities, one channel per named input."""
-Labels = UInt[np.ndarray, "Z Y X"] | Int[np.ndarray, "Z Y X"]
+Labels = Integer[np.ndarray, "Z Y X"]
 """Structures as integers; uint8, or uint16 past 255 labels."""
 Mask = Bool[np.ndarray, "Z Y X"]
 """One structure."""

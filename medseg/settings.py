@@ -131,7 +131,9 @@ def _is_record(annotation: Any) -> TypeGuard[type[BaseModel]]:
 def _shown(value: Any) -> str:
     if isinstance(value, tuple):
         return "[" + ",".join(_shown(item) for item in value) + "]"
-    return {None: "-", True: "true", False: "false"}.get(value, str(value)) if not isinstance(value, dict) else "{}"
+    if isinstance(value, bool):
+        return str(value).lower()
+    return "-" if value is None else str(value)
 
 
 def _type_name(annotation: Any) -> str:
