@@ -5,10 +5,11 @@ Reading the formats that users bring is the job of ``medseg.cases.formats``; thi
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from medseg.cases.case import Case
 from medseg.cases.labels import LabelTable
+from medseg.errors import Complaint
 
 
 @dataclass(frozen=True)
@@ -20,3 +21,5 @@ class Dataset:
     labels: LabelTable
     cases: tuple[Case, ...]
     unlabelled: tuple[Case, ...] = ()
+    remarks: tuple[Complaint, ...] = field(default=(), compare=False, repr=False)
+    """Warnings met while reading, such as a listed case whose labels are absent; ``medseg check`` shows them."""

@@ -1,0 +1,154 @@
+"""``dataset.yaml`` and CSV: lists of images, labels and patients, with paths relative to the list.
+
+``dataset.yaml`` is medseg's own format: it holds everything a Dataset is, and is what a workspace keeps. A CSV has the
+columns ``case``, ``image`` (or ``image_0``, ``image_1``, ...), ``labels`` and ``patient``; the last two may be absent.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from pathlib import Path
+from typing import Annotated, Any, ClassVar
+
+import yaml
+from pydantic import BeforeValidator
+
+from medseg.cases.case import Case
+from medseg.cases.dataset import Dataset
+from medseg.cases.discovery import discover_channels, discover_labels
+from medseg.cases.draft import Draft
+from medseg.cases.labels import Label, LabelTable
+from medseg.documents import Document, Record, read_text
+from medseg.errors import DatasetError, MedsegError
+
+
+def _one_or_more(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+def _pairs(value: Any) -> Any:
+    return [{"name": name, "value": number} for name, number in value.items()] if isinstance(value, dict) else value
+
+
+class ListedCase(Record):
+    """One Case of a ``dataset.yaml``."""
+
+    name: str
+    """Letters, digits, dots, dashes and underscores; quote a name that looks like a number."""
+    images: Annotated[tuple[str, ...], BeforeValidator(_one_or_more)]
+    """Files in channel order; a file may hold several channels."""
+    labels: str | None = None
+    """The label file; without one the Case is unlabelled."""
+    patient: str | None = None
+    """Cases of one patient are never split over folds."""
+
+
+class Listing(Document):
+    """A Dataset as a document. Without ``cases`` it only names the channels and labels of the files beside it."""
+
+    kind: ClassVar[str] = "dataset"
+    error: ClassVar[type[MedsegError]] = DatasetError
+
+    name: str | None = None
+    """The folder's name where none is given."""
+    channels: tuple[str, ...] | None = None
+    """Names in order; 'CT' lets nnU-Net's rules treat intensities as Hounsfield units."""
+    labels: Annotated[tuple[Label, ...] | None, BeforeValidator(_pairs)] = None
+    """name, value, and optionally color and code, of each structure; or simply ``liver: 1``."""
+    cases: tuple[ListedCase, ...] | None = None
+    """The Cases; where there are none, the folder is looked through."""
+
+
+def load_listing(path: Path) -> Listing:
+    """Read a ``dataset.yaml`` or ``labels.yaml``; people may leave out ``kind`` and ``format``. Raises DatasetError."""
+    try:
+        content = yaml.load(read_text(path, DatasetError), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))  # noqa: S506
+    except yaml.YAMLError as error:
+        raise DatasetError(f"{path} is not readable as YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise DatasetError(f"{path} should hold 'channels', 'labels' and 'cases', but holds {type(content).__name__}.")
+    kind, number = content.pop("kind", Listing.kind), content.pop("format", Listing.format)
+    if kind not in (Listing.kind, LabelTable.kind) or number != Listing.format:
+        raise DatasetError(
+            f"{path} should be a dataset of format {Listing.format}, but says kind {kind!r}, format {number!r}."
+        )
+    return Listing.validated(content, str(path))
+
+
+def read_listing(draft: Draft, listing: Listing) -> None:
+    """Fill the draft from a ``dataset.yaml`` with cases."""
+    _describe(draft, listing)
+    for case in listing.cases or ():
+        labels = draft.folder / case.labels if case.labels else None
+        draft.add(Case(case.name, tuple(draft.folder / image for image in case.images), labels, case.patient))
+    discover_channels(draft)
+    discover_labels(draft)
+
+
+def apply_description(draft: Draft) -> None:
+    """Take names of channels and labels from a ``dataset.yaml`` without cases, or a ``labels.yaml``, if there."""
+    for name in ("dataset.yaml", "labels.yaml"):
+        path = draft.folder / name
+        if path.is_file():
+            _describe(draft, load_listing(path), str(path))
+
+
+def _describe(draft: Draft, listing: Listing, where: str = "") -> None:
+    draft.name = draft.name or listing.name or ""
+    draft.channels = draft.channels or listing.channels or ()
+    if listing.labels is not None and draft.labels is None:
+        labels = [label.model_dump() for label in listing.labels]
+        draft.labels = LabelTable.validated({"labels": labels}, where or str(draft.folder))
+
+
+def read_table(draft: Draft, path: Path) -> None:
+    """Fill the draft from a CSV; names of channels and labels as ``apply_description`` finds them."""
+    apply_description(draft)
+    text = read_text(path, DatasetError).removeprefix("\ufeff")
+    header = text.splitlines()[0] if text.strip() else ""
+    rows = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=header.count))
+    columns = [column for column in rows.fieldnames or () if column]
+    images = ["image"] if "image" in columns else sorted(x for x in columns if re.fullmatch(r"image_\d+", x))
+    images.sort(key=lambda column: int(column.partition("_")[2] or 0))
+    unknown = sorted(set(columns) - {"case", "labels", "patient", *images})
+    if "case" not in columns or not images or unknown:
+        raise DatasetError(
+            f"{path} should have the columns case, image (or image_0, image_1, ...), labels and patient, "
+            f"but has {', '.join(columns) or 'none'}{'; not known: ' + ', '.join(unknown) if unknown else ''}."
+        )
+    for number, row in enumerate(rows, start=2):
+        cells = {key: (value or "").strip() for key, value in row.items() if key and not isinstance(value, list)}
+        files = [cells[column] for column in images]
+        if not any(cells.values()):
+            continue
+        if not all(files):
+            draft.complain(
+                cells["case"], "missing-file", f"{path.name}, line {number}: an image is not named.", "Name it.", path
+            )
+            continue
+        labels = draft.folder / cells["labels"] if cells.get("labels") else None
+        draft.add(Case(cells["case"], tuple(draft.folder / x for x in files), labels, cells.get("patient") or None))
+    discover_channels(draft)
+    discover_labels(draft)
+
+
+def save_listing(dataset: Dataset, path: Path) -> None:
+    """Write ``dataset.yaml``: paths inside its folder relative to it, others absolute."""
+    folder = Path(path).parent.resolve()
+
+    def written(file: Path) -> str:
+        return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(Path.cwd() / file)
+
+    listed = [
+        ListedCase(
+            name=case.name,
+            images=tuple(written(image) for image in case.images),
+            labels=written(case.labels) if case.labels else None,
+            patient=case.patient,
+        )
+        for case in (*dataset.cases, *dataset.unlabelled)
+    ]
+    labels = tuple(dataset.labels.labels)
+    Listing(name=dataset.name, channels=dataset.channels, labels=labels, cases=tuple(listed)).save(path)
