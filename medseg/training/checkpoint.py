@@ -1,7 +1,7 @@
 """The state of a training on disk: safetensors plus JSON, whole or not at all, the last two kept.
 
-The tensors are written first under a name of their own, then the JSON that names them and their hash: a kill at any
-moment leaves the older pair intact. Nothing in a checkpoint depends on the clock, so equal trainings have equal bytes.
+The tensors are written first under a name of their own, then the JSON that names them: a kill at any moment leaves the
+older pair intact. Nothing in a checkpoint depends on the clock, so equal trainings have equal bytes.
 Everything random follows from (seed, iteration), so there is no random state to keep.
 """
 
@@ -15,7 +15,6 @@ from torch import Tensor, nn
 
 from medseg.documents import Document
 from medseg.errors import CheckpointError, MedsegError
-from medseg.files import hash_file
 from medseg.networks.weights import load_weights, save_weights
 
 _KEPT = 2
@@ -33,7 +32,6 @@ class CheckpointRecord(Document):
     """Content hash of the Recipe."""
     tensors: str
     """File name of the tensors, in the same folder."""
-    sha256: str
     optimizer_groups: list[dict[str, Any]]
     loss: float | None = None
     """Moving average of the training loss."""
@@ -63,7 +61,6 @@ def save_checkpoint(
         iteration=iteration,
         recipe=recipe,
         tensors=file.name,
-        sha256=hash_file(file),
         optimizer_groups=[{k: v for k, v in group.items() if v is not None} for group in state["param_groups"]],
         **averages,
     )
@@ -88,16 +85,14 @@ def load_newest(folder: Path, recipe: str) -> tuple[CheckpointRecord, dict[str, 
     for path in reversed(found):
         try:
             record = CheckpointRecord.load(path)
-            file = folder / record.tensors
-            if not file.is_file() or hash_file(file) != record.sha256:
-                continue
+            tensors, _ = load_weights(folder / Path(record.tensors).name)
         except CheckpointError:
             continue
         if record.recipe != recipe:
             raise CheckpointError(
                 f"{path} belongs to another training (its recipe differs). Use restart=true to train anew."
             )
-        return record, load_weights(file)[0]
+        return record, tensors
     if found:
         raise CheckpointError(f"All {len(found)} checkpoints in {folder} are damaged. Use restart=true to train anew.")
     return None

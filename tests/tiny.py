@@ -1,0 +1,70 @@
+"""A dataset small enough to train on in a second: a bright ball and a dark box in noise."""
+
+from pathlib import Path
+
+import numpy as np
+
+from medseg.cases.case import Case
+from medseg.cases.dataset import Dataset
+from medseg.cases.labels import Label, LabelTable
+from medseg.images.formats import write_image, write_labels
+from medseg.images.volume import Volume
+from medseg.planning.plan import ChannelPlan, ConfigurationPlan, Machine, NetworkPlan, Plan, TrainingPlan
+
+TABLE = LabelTable(labels=(Label(name="background", value=0), Label(name="ball", value=1), Label(name="box", value=2)))
+
+
+def write_tiny_dataset(folder: Path, count: int = 6) -> Dataset:
+    """Write ``count`` cases of 20x24x16 voxels at 1 mm and give their Dataset."""
+    cases = []
+    for index in range(count):
+        random = np.random.default_rng(index)
+        labels = np.zeros((20, 24, 16), np.uint8)
+        z, y, x = np.ogrid[:20, :24, :16]
+        centre = random.integers(5, 9, 3)
+        labels[((z - centre[0]) ** 2 + (y - centre[1]) ** 2 + (x - centre[2]) ** 2) < 16] = 1
+        labels[14:18, 15:21, 4:12] = 2
+        image = random.normal(100, 10, labels.shape) + 60 * (labels == 1) - 60 * (labels == 2)
+        affine = np.array([[0, 0, 1.0, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
+        volume = Volume(image[None].astype(np.float32), affine)
+        case = Case(f"case_{index:02d}", (folder / f"images/{index}.nii.gz",), folder / f"labels/{index}.nii.gz")
+        write_image(case.images[0], volume.array, volume)
+        assert case.labels is not None
+        write_labels(case.labels, labels, volume)
+        cases.append(case)
+    return Dataset("tiny", ("MR",), TABLE, tuple(cases))
+
+
+def tiny_plan(dimensions: int = 3, batch_size: int = 2) -> Plan:
+    """A plan with 4 and 8 channels and patches of 16 voxels."""
+    flat = dimensions == 2
+    stride, kernel = ((1, 2, 2), (1, 3, 3)) if flat else ((2, 2, 2), (3, 3, 3))
+    network = NetworkPlan(
+        features=(4, 8),
+        strides=((1, 1, 1), stride),
+        kernels=(kernel, kernel),
+        encoder_convolutions=(1, 1),
+        decoder_convolutions=(1,),
+    )
+    configuration = ConfigurationPlan(
+        dimensions=2 if flat else 3,
+        spacing=(1.0, 1.0, 1.0),
+        median_shape=(20, 24, 16),
+        patch_size=(1, 16, 16) if flat else (16, 16, 16),
+        batch_size=batch_size,
+        batch_dice=flat,
+        network=network,
+    )
+    name = "2d" if flat else "3d_fullres"
+    return Plan(
+        dataset="tiny",
+        preset="default",
+        orientation="canonical",
+        axis_order=(0, 1, 2),
+        channels=(ChannelPlan(name="MR", normalisation="zscore"),),
+        machine=Machine(device="cpu"),
+        configurations={name: configuration},
+        default_configuration=name,
+        training=TrainingPlan(iterations=6),
+        fingerprint="none",
+    )

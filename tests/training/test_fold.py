@@ -1,0 +1,138 @@
+"""A fold trains to the same bytes, however it was interrupted and however many workers load its patches."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from lightning_fabric import Fabric
+
+from medseg.errors import CheckpointError
+from medseg.files import hash_file
+from medseg.preprocessing.store import prepare_cases
+from medseg.progress import Silent
+from medseg.training.checkpoint import checkpoints, load_newest
+from medseg.training.fold import train_fold
+from medseg.training.recipe import Recipe, settle_optimizer
+
+from tiny import TABLE, tiny_plan, write_tiny_dataset
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tiny")
+    dataset = write_tiny_dataset(folder / "data")
+    plan = tiny_plan()
+    prepare_cases(dataset.cases, TABLE, plan, plan.configurations["3d_fullres"], folder / "prepared")
+    return folder / "prepared"
+
+
+def recipe_of(iterations: int = 6, **training: object) -> Recipe:
+    plan = tiny_plan()
+    settled = {"iterations": iterations, "optimizer": settle_optimizer(plan.training.optimizer, iterations), **training}
+    return Recipe(
+        configuration_name="3d_fullres",
+        configuration=plan.configurations["3d_fullres"],
+        training=plan.training.model_copy(update=settled),
+        fold=0,
+        channels=1,
+        classes=3,
+        plan="none",
+        training_cases=tuple(f"case_{i:02d}" for i in range(4)),
+        validation_cases=("case_04", "case_05"),
+        threads=1,
+    )
+
+
+def _train(recipe: Recipe, prepared: Path, folder: Path, workers: int = 0, save_every: float = 1e9) -> str:
+    torch.set_num_threads(1)
+    fabric = Fabric(accelerator="cpu", devices=1)
+    train_fold(fabric, recipe, prepared, folder, Silent(), workers, save_every)
+    return hash_file(folder / "weights.safetensors")
+
+
+def test_equal_seeds_give_equal_bytes_with_no_and_with_two_workers(prepared: Path, tmp_path: Path) -> None:
+    recipe = recipe_of()
+    hashes = {_train(recipe, prepared, tmp_path / str(workers), workers) for workers in (0, 2)}
+    assert len(hashes) == 1
+    names = [path.with_suffix(s).name for path in checkpoints(tmp_path / "0") for s in (".json", ".safetensors")]
+    assert names
+    for name in names:
+        assert hash_file(tmp_path / "0" / name) == hash_file(tmp_path / "2" / name)
+    assert _train(recipe_of(seed=2), prepared, tmp_path / "other") not in hashes
+
+
+_STOPPABLE = """
+import sys
+from pathlib import Path
+import torch
+from lightning_fabric import Fabric
+from medseg.progress import Silent
+from medseg.training.fold import train_fold
+from medseg.training.recipe import Recipe
+torch.set_num_threads(1)
+train_fold(Fabric(accelerator="cpu", devices=1), Recipe.load(Path(sys.argv[1])), Path(sys.argv[2]), Path(sys.argv[3]),
+    Silent(), 0, 0.0)
+"""
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_resumed_it_ends_in_the_same_bytes(prepared: Path, tmp_path: Path) -> None:
+    recipe = recipe_of(60)
+    undisturbed = _train(recipe, prepared, tmp_path / "undisturbed")
+    recipe.save(tmp_path / "recipe.json")
+    folder = tmp_path / "killed"
+    kills = 0
+    command = [sys.executable, "-c", _STOPPABLE, str(tmp_path / "recipe.json"), str(prepared), str(folder)]
+    for extra in (0.0, 0.11, 0.23, 0.31):
+        process = subprocess.Popen(command)
+        before = [path.name for path in checkpoints(folder)]
+        while process.poll() is None and [path.name for path in checkpoints(folder)] == before:
+            time.sleep(0.005)
+        time.sleep(extra)
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+            kills += 1
+        process.wait()
+    assert kills >= 2
+    assert subprocess.run(command, check=False).returncode == 0
+    assert hash_file(folder / "weights.safetensors") == undisturbed
+    assert not list(folder.glob(".partial-*.json"))
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(prepared: Path, tmp_path: Path) -> None:
+    recipe = recipe_of()
+    expected = _train(recipe, prepared, tmp_path, save_every=0.0)
+    newest = checkpoints(tmp_path)[-1].with_suffix(".safetensors")
+    damaged = bytearray(newest.read_bytes())
+    damaged[-1] ^= 1
+    newest.write_bytes(bytes(damaged))
+    found = load_newest(tmp_path, recipe.content_hash())
+    assert found is not None
+    assert found[0].iteration == recipe.iterations - 1
+    (tmp_path / "weights.safetensors").unlink()
+    assert _train(recipe, prepared, tmp_path) == expected
+
+
+def test_a_checkpoint_of_another_recipe_is_refused(prepared: Path, tmp_path: Path) -> None:
+    _train(recipe_of(), prepared, tmp_path)
+    with pytest.raises(CheckpointError, match="another training"):
+        load_newest(tmp_path, recipe_of(seed=9).content_hash())
+
+
+def test_only_damaged_checkpoints_are_an_error_not_a_fresh_start(prepared: Path, tmp_path: Path) -> None:
+    _train(recipe_of(), prepared, tmp_path)
+    for path in checkpoints(tmp_path):
+        path.with_suffix(".safetensors").write_bytes(b"short")
+    with pytest.raises(CheckpointError, match="damaged"):
+        load_newest(tmp_path, recipe_of().content_hash())
+
+
+def test_it_learns_a_ball_and_a_box(prepared: Path, tmp_path: Path) -> None:
+    _train(recipe_of(80), prepared, tmp_path)
+    rows = (tmp_path / "log.csv").read_text().splitlines()
+    last = dict(zip(rows[0].split(","), rows[-1].split(","), strict=True))
+    assert float(last["held_out_dice"]) > 0.7
