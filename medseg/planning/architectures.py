@@ -5,7 +5,11 @@ The builders stand in ``medseg.networks.build``; a test holds that table against
 
 from __future__ import annotations
 
+import difflib
 from dataclasses import dataclass
+from typing import Literal
+
+from medseg.errors import PlanError
 
 
 @dataclass(frozen=True)
@@ -15,8 +19,24 @@ class Architecture:
     name: str
     summary: str
     dimensions: tuple[int, ...] = (2, 3)
+    blocks: Literal["plain", "residual"] = "plain"
+    """residual: encoder stages of two-convolution blocks behind a stem."""
+    encoder: tuple[int, ...] = (2,)
+    """Convolutions (or blocks) per encoder stage; the last number holds for all further stages."""
+    decoder: int = 2
+    """Convolutions per decoder stage."""
 
 
 ARCHITECTURES: dict[str, Architecture] = {
     "unet": Architecture("unet", "plain U-Net as nnU-Net plans it (Isensee et al. 2021)"),
 }
+
+
+def architecture(name: str) -> Architecture:
+    """The named network. Raises PlanError naming the nearest one that exists."""
+    found = ARCHITECTURES.get(name)
+    if found is not None:
+        return found
+    near = difflib.get_close_matches(name, ARCHITECTURES, n=1, cutoff=0.5)
+    hint = f"Did you mean '{near[0]}'?" if near else f"Known are: {', '.join(ARCHITECTURES)}."
+    raise PlanError(f"There is no network '{name}'. {hint}")

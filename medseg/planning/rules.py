@@ -1,0 +1,196 @@
+"""From a Fingerprint to a Plan, each value with its reason.
+
+Rules: nnU-Net v2's (Isensee et al. 2021) under ``preset=nnunet``; other presets differ only where the Preset says so.
+Knows nothing of files; what was measured of the machine is handed in.
+"""
+
+from __future__ import annotations
+
+import math
+
+from medseg.arrays import Triple
+from medseg.cases.labels import LabelTable
+from medseg.cases.laterality import paired_left_right
+from medseg.errors import PlanError
+from medseg.planning.architectures import architecture
+from medseg.planning.fingerprint import Fingerprint
+from medseg.planning.patch import Sized, Sizing, size_configuration
+from medseg.planning.plan import ChannelPlan, ConfigurationName, ConfigurationPlan, Machine, Plan
+from medseg.planning.presets import Preset
+from medseg.planning.reasons import (
+    channel_reasons,
+    configuration_reasons,
+    grid_reasons,
+    machine_reasons,
+    training_reasons,
+)
+from medseg.planning.spacing import TargetGrid, find_target_grid
+
+_COARSENING = 1.03
+"""Factor by which the lowres spacing grows in each step."""
+_NORMALISATIONS = {"ct": "ct", "nonorm": "none", "rescale_to_0_1": "rescale_0_1", "rgb_to_0_1": "rgb"}
+"""By the channel's name, in any case; every other name means z-score."""
+
+
+def make_plan(fingerprint: Fingerprint, labels: LabelTable, preset: Preset, machine: Machine) -> Plan:
+    """The Plan for a Dataset under a Preset, with a reason for every value.
+
+    Raises PlanError when the Fingerprint was measured in another orientation than the Preset's, has no Cases, or when
+    not even the smallest patch fits the machine.
+    """
+    if fingerprint.orientation != preset.orientation:
+        raise PlanError(
+            f"The fingerprint is measured in {fingerprint.orientation} orientation, but preset '{preset.name}' plans in "
+            f"{preset.orientation}. Measure it again with this preset."
+        )
+    if not fingerprint.cases:
+        raise PlanError(f"The fingerprint of '{fingerprint.dataset}' holds no cases, so there is nothing to plan from.")
+    grid = find_target_grid(fingerprint.cases)
+    configurations, reasons = _configurations(fingerprint, labels, preset, machine, grid)
+    default: ConfigurationName = "2d" if grid.flat else "3d_fullres"
+    channels = plan_channels(fingerprint, preset)
+    mirror_axes, mirror_reason = _mirror_axes(preset, labels, grid)
+    training = preset.training.model_copy(update={"mirror_axes": mirror_axes})
+    reasons |= grid_reasons(fingerprint, preset, grid) | channel_reasons(channels, fingerprint, preset)
+    reasons |= machine_reasons(machine, preset) | training_reasons(training, preset)
+    reasons["training.mirror_axes"] = mirror_reason
+    reasons["default_configuration"] = (
+        "the images are single slices" if grid.flat else "the images are volumes, and this one needs no other before it"
+    )
+    return Plan(
+        dataset=fingerprint.dataset,
+        preset=preset.name,
+        orientation=preset.orientation,
+        axis_order=grid.axis_order,  # type: ignore[arg-type]
+        channels=channels,
+        machine=machine,
+        configurations=configurations,
+        default_configuration=default,
+        training=training,
+        fingerprint=fingerprint.content_hash(),
+        reasons=reasons,
+    )
+
+
+def plan_channels(fingerprint: Fingerprint, preset: Preset) -> tuple[ChannelPlan, ...]:
+    """How each channel is normalised: by its name, and for z-scores by how much cropping takes away."""
+    masked = fingerprint.median_relative_volume < preset.masked_below
+    planned = []
+    for channel in fingerprint.channels:
+        scheme = _NORMALISATIONS.get(channel.name.casefold(), "zscore")
+        numbers = {}
+        if scheme == "ct":
+            numbers = {
+                "clip_low": channel.percentile_00_5,
+                "clip_high": channel.percentile_99_5,
+                "mean": channel.mean,
+                "std": channel.std,
+            }
+        planned.append(
+            ChannelPlan(
+                name=channel.name,
+                normalisation=scheme,  # type: ignore[arg-type]
+                masked=masked and scheme == "zscore",
+                **numbers,
+            )
+        )
+    return tuple(planned)
+
+
+def _mirror_axes(preset: Preset, labels: LabelTable, grid: TargetGrid) -> tuple[Triple | tuple[int, ...], str]:
+    pairs = paired_left_right(labels.names)
+    if preset.mirroring == "all":
+        return (0, 1, 2), f"all axes, as preset '{preset.name}' says"
+    if not pairs:
+        return (0, 1, 2), "all axes: no structures come in left and right"
+    left, right = pairs[0]
+    kept = tuple(axis for axis in range(3) if grid.axis_order[axis] != 2)
+    return kept, f"not left-right, which would swap '{left}' and '{right}'"
+
+
+def _configurations(
+    fingerprint: Fingerprint, labels: LabelTable, preset: Preset, machine: Machine, grid: TargetGrid
+) -> tuple[dict[ConfigurationName, ConfigurationPlan], dict[str, str]]:
+    """Every configuration that the Dataset warrants, and the reasons of their values."""
+    voxels = math.prod(grid.median_shape) * len(fingerprint.cases)
+    flat = make_sizing(2, len(fingerprint.channels), len(labels), preset, machine)
+    sized = {"2d": size_configuration(flat, grid.spacing[1:], grid.median_shape[1:], voxels)}
+    planned: dict[ConfigurationName, ConfigurationPlan] = {"2d": _configuration(2, grid, sized["2d"], True)}
+    lowres = None
+    if not grid.flat:
+        solid = make_sizing(3, len(fingerprint.channels), len(labels), preset, machine)
+        full = size_configuration(solid, grid.spacing, grid.median_shape, voxels)
+        lowres = _lowres(solid, preset, grid, full, len(fingerprint.cases))
+        sized["3d_fullres"] = full
+        planned["3d_fullres"] = _configuration(3, grid, full, batch_dice=lowres is not None)
+        if lowres is not None:
+            planned["3d_lowres"], sized["3d_lowres"] = lowres
+            planned["3d_cascade_fullres"] = planned["3d_fullres"].model_copy(update={"previous": "3d_lowres"})
+            sized["3d_cascade_fullres"] = full
+    reasons = {}
+    for name, plan in planned.items():
+        reasons |= configuration_reasons(name, plan, sized[name], grid, preset, lowres is not None)
+    return planned, reasons
+
+
+def _configuration(dimensions: int, grid: TargetGrid, sized: Sized, batch_dice: bool) -> ConfigurationPlan:
+    z, y, x = (round(n) for n in grid.median_shape)
+    return ConfigurationPlan(
+        dimensions=dimensions,  # type: ignore[arg-type]
+        spacing=grid.spacing,
+        median_shape=(z, y, x),
+        patch_size=sized.patch,
+        batch_size=sized.batch,
+        batch_dice=batch_dice,
+        network=sized.network,
+    )
+
+
+def _lowres(
+    sizing: Sizing, preset: Preset, grid: TargetGrid, full: Sized, cases: int
+) -> tuple[ConfigurationPlan, Sized] | None:
+    """The lowres configuration: coarser step by step until the patch covers enough of the median Case.
+
+    None when the patch at full resolution covers enough, or the coarser images would not be at least 2 times smaller.
+    """
+    voxels = whole = math.prod(grid.median_shape)
+    spacing, sized, shape = list(grid.spacing), full, grid.median_shape
+    while math.prod(sized.patch) / voxels < preset.lowres_below:
+        ahead = [max(spacing) / s > 2 for s in spacing]
+        spacing = [s * _COARSENING if not any(ahead) or a else s for s, a in zip(spacing, ahead, strict=True)]
+        exact = [old / new * n for old, new, n in zip(grid.spacing, spacing, grid.median_shape, strict=True)]
+        voxels, shape = math.prod(exact), [round(n) for n in exact]
+        sized = size_configuration(sizing, spacing, shape, voxels * cases)
+    if sized is full or whole / voxels < 2:
+        return None
+    a, b, c = spacing
+    z, y, x = (round(n) for n in shape)
+    plan = ConfigurationPlan(
+        dimensions=3,
+        spacing=(a, b, c),
+        median_shape=(z, y, x),
+        patch_size=sized.patch,
+        batch_size=sized.batch,
+        batch_dice=False,
+        network=sized.network,
+    )
+    return plan, sized
+
+
+def make_sizing(dimensions: int, channels: int, classes: int, preset: Preset, machine: Machine) -> Sizing:
+    """What a configuration may cost on this machine: nnU-Net's budget scaled with memory, and a CPU's speed."""
+    budget = preset.budget_2d if dimensions == 2 else preset.budget_3d
+    scaled = budget.model_copy(update={"elements": budget.elements * preset.planned_gb(machine) / preset.reference_gb})
+    on_cpu = preset.plans_for_cpu(machine)
+    measured = machine.flops_per_second if machine.device == "cpu" else None
+    return Sizing(
+        architecture=architecture(preset.network),
+        channels=channels,
+        classes=classes,
+        base_features=preset.base_features,
+        budget=scaled,
+        smallest_batch=preset.smallest_batch,
+        largest_share=preset.largest_share,
+        cpu=preset.cpu if on_cpu else None,
+        flops_per_second=(measured or preset.cpu.assumed_flops_per_second) if on_cpu else 0.0,
+    )

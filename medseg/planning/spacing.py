@@ -1,0 +1,79 @@
+"""Target spacing, axis order and median shape of a Dataset, from its Fingerprint.
+
+Knows nothing of networks. Rule: nnU-Net v2's: the median spacing of each axis, but the 10th percentile of a very coarse
+axis with few slices; the coarsest axis comes first.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from medseg.arrays import Spacing, Triple
+from medseg.planning.fingerprint import CaseMeasurements
+
+COARSE = 3.0
+"""An axis is anisotropic when its spacing is more than this many times the others', and its size less than the rest's
+by the same factor."""
+
+
+@dataclass(frozen=True)
+class TargetGrid:
+    """To which grid every Case is resampled, in network axes."""
+
+    axis_order: Triple
+    """Oriented axis that becomes network axis 0, 1, 2."""
+    spacing: Spacing
+    median_shape: tuple[float, float, float]
+    """Median over Cases of the resampled size; halves occur."""
+    stored_spacing: Spacing
+    """Median of the Cases' own spacing."""
+    finer_than_median: bool
+    """Whether the coarse axis takes the 10th percentile."""
+    flat: bool
+    """Whether the images are single slices."""
+
+
+def find_target_grid(cases: Sequence[CaseMeasurements]) -> TargetGrid:
+    """Target spacing, axis order and median shape of the Cases (in the Fingerprint's orientation)."""
+    spacings = np.array([case.spacing for case in cases], dtype=np.float64)
+    shapes = np.array([case.cropped_shape for case in cases])
+    target, finer = _target_spacing(spacings, shapes)
+    flat_axes = [a for a in range(3) if np.median(shapes[:, a]) == 1]
+    coarsest = int(np.argmax(target)) if not flat_axes else max(flat_axes, key=lambda a: float(target[a]))
+    order = (coarsest, *(a for a in range(3) if a != coarsest))
+    resampled = [
+        [round(old / new * n) for n, old, new in zip(shape, spacing, target, strict=True)]
+        for shape, spacing in zip(shapes, spacings, strict=True)
+    ]
+    median = np.median(resampled, 0)
+    stored = np.median(spacings, 0)
+    return TargetGrid(
+        axis_order=order,
+        spacing=_in_order(target, order),
+        median_shape=_in_order(median, order),
+        stored_spacing=_in_order(stored, order),
+        finer_than_median=finer,
+        flat=float(median[coarsest]) <= 1,
+    )
+
+
+def _target_spacing(spacings: np.ndarray, shapes: np.ndarray) -> tuple[np.ndarray, bool]:
+    target = np.percentile(spacings, 50, 0)
+    size = np.percentile(shapes, 50, 0)
+    coarsest = int(np.argmax(target))
+    others = [a for a in range(3) if a != coarsest]
+    coarse = target[coarsest] > COARSE * max(target[others]) and COARSE * size[coarsest] < min(size[others])
+    if coarse:
+        tenth = float(np.percentile(spacings[:, coarsest], 10))
+        largest_other = float(max(target[others]))
+        # nnU-Net keeps this axis the coarsest by a hair.
+        target[coarsest] = tenth if tenth >= largest_other else largest_other + 1e-5
+    return target, bool(coarse)
+
+
+def _in_order(values: np.ndarray, order: Sequence[int]) -> tuple[float, float, float]:
+    a, b, c = (float(values[axis]) for axis in order)
+    return a, b, c
