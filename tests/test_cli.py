@@ -9,7 +9,8 @@ from medseg.cli import COMMANDS, main
 
 
 def _modules_after(words: str) -> set[str]:
-    code = f"import sys; from medseg.cli import main; main({words.split()!r}); print('|'.join(sys.modules), file=sys.stderr)"
+    run = f"from medseg.cli import main; main({words.split()!r})"
+    code = f"import sys; {run}; print('|'.join(sys.modules), file=sys.stderr)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     return set(done.stderr.strip().splitlines()[-1].split("|"))
 

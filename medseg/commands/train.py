@@ -203,8 +203,8 @@ def _train_one(job: _Job, fold: int, fabric: Fabric, progress: Progress) -> None
     if fabric.is_global_zero:
         optimizer = recipe.training.optimizer
         say(
-            f"Fold {fold} of {job.name}: {len(recipe.training_cases)} cases to train, {len(recipe.validation_cases)} held "
-            f"out; {recipe.iterations} iterations of {recipe.configuration.batch_size} patches "
+            f"Fold {fold} of {job.name}: {len(recipe.training_cases)} cases to train, {len(recipe.validation_cases)} "
+            f"held out; {recipe.iterations} iterations of {recipe.configuration.batch_size} patches "
             f"{'x'.join(map(str, recipe.configuration.patch_size))} on {fabric.device}, {optimizer.name} at "
             f"{optimizer.learning_rate}"
         )

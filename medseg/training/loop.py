@@ -47,14 +47,13 @@ def train(
     """
     plan, configuration = recipe.training, recipe.configuration
     network.train()
-    for iteration, (images, labels) in enumerate(batches, first_iteration):
+    for iteration, batch in enumerate(batches, first_iteration):
         # Dropout and on-device noise follow from (seed, iteration): a resumed run draws the same numbers.
         torch.manual_seed(plan.seed * 1_000_003 + iteration)
         rate = learning_rate_at(iteration, recipe.iterations, plan.optimizer)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        images, labels = fabric.to_device((images, labels))
-        images, labels = augment_batch(images, labels, configuration, plan, iteration, fabric.global_rank)
+        images, labels = augment_batch(*fabric.to_device(batch), configuration, plan, iteration, fabric.global_rank)
         optimizer.zero_grad(set_to_none=True)
         logits = network(images)
         loss = loss_function(logits, labels)

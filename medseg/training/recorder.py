@@ -67,7 +67,7 @@ class Recorder:
             self._held_out = self._held_out_dice()
         if checked or step.iteration % self._log_every == 0:
             self._add_row(step, self._held_out if checked else None)
-        self._show(step)
+        self._show()
         if last or time.monotonic() - self._saved > self._save_every:
             self._save(step.iteration, self.averages)
             self.write_log()
@@ -98,7 +98,7 @@ class Recorder:
                 if row[name] is not None:
                     self._tracker.add_scalar(name, row[name], step.iteration)
 
-    def _show(self, step: Step) -> None:
+    def _show(self) -> None:
         shown = {name: f"{value:.3f}" for name, value in self.averages.items() if value is not None}
         if self._held_out is not None:
             shown["held-out"] = f"{self._held_out:.3f}"
