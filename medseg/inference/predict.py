@@ -46,7 +46,8 @@ def predict_image(
 
     The networks are moved to ``device`` and put into eval mode for the time of the prediction. ``classes`` counts the
     background; ``step`` is the distance of tiles as a share of the patch; ``tile_batch`` is chosen by the memory when
-    left out. Raises MedsegError when a network gives NaN or the memory does not suffice, SettingsError for a wrong step.
+    left out. Raises MedsegError when a network gives NaN or the memory does not suffice, SettingsError for a step
+    outside of 0 to 1.
     """
     if not 0 < step <= 1:
         raise SettingsError(f"step should be above 0 and at most 1 (a share of the patch), but is {step}.")
@@ -138,10 +139,8 @@ def estimate_memory(
     ``network_bytes`` are the parameters of all networks together. Classes count only with the slab of one patch's
     depth and with a few rows, never with the volume.
     """
-    _, height, width = (
-        max(size, patch) for size, patch in zip(grid.prepared_shape, configuration.patch_size, strict=True)
-    )
-    depth = configuration.patch_size[0]
+    depth, patch_height, patch_width = configuration.patch_size
+    height, width = max(grid.prepared_shape[1], patch_height), max(grid.prepared_shape[2], patch_width)
     slab = 4 * classes * depth * height * width
     rows = 4 * classes * 3 * height * width + 16 * prod(grid.cropped_shape[1:]) + 4 * classes * 2 * height * width
     tiles = tile_batch * tile_bytes(configuration, channels, classes)

@@ -200,11 +200,7 @@ class _Ensemble:
         if total is None:
             raise MedsegError("There is no network to predict with.")
         self._require_sound(total, tiles)
-        return (
-            total.div_(len(self.networks) * len(self.flips))
-            if total.is_contiguous()
-            else total / (len(self.networks) * len(self.flips))
-        )
+        return total.div_(len(self.networks) * len(self.flips))
 
     def _require_sound(self, scores: Tensor, tiles: Tensor) -> None:
         if scores.shape[1] != self.classes or scores.shape[2:] != tiles.shape[2:]:
@@ -228,7 +224,7 @@ def autocast(device: torch.device) -> AbstractContextManager[object]:
     return nullcontext()
 
 
-def _padded(image: Image, axes: Sequence[AxisTiles]) -> Image:
+def _padded(image: Image, axes: Sequence[AxisTiles]) -> NDArray[np.float32]:
     """The image with zeros around it where it is smaller than the patch; the image itself where it is not."""
     if all(axis.size >= axis.patch for axis in axes):
         return image
@@ -263,7 +259,7 @@ def _tile_scores(
         progress.advance(len(chosen))
 
 
-def _tile(image: Image, tile: Triple, axes: Sequence[AxisTiles]) -> Image:
+def _tile(image: Image, tile: Triple, axes: Sequence[AxisTiles]) -> NDArray[np.float32]:
     starts = (axis.starts[index] for axis, index in zip(axes, tile, strict=True))
     window = tuple(slice(start, start + axis.patch) for axis, start in zip(axes, starts, strict=True))
     return image[(slice(None), *window)]
