@@ -102,7 +102,9 @@ def resample_labels(
     if labels.shape == tuple(new_shape):
         return labels.copy()
     matrices = _matrices(labels.shape, new_shape, separate, 1, np.float64)
-    sizes = [n if axis == separate else size for axis, (n, size) in enumerate(zip(labels.shape, new_shape, strict=True))]
+    sizes = [
+        n if axis == separate else size for axis, (n, size) in enumerate(zip(labels.shape, new_shape, strict=True))
+    ]
     result = np.zeros(sizes, dtype=labels.dtype)
     for value, box in _boxes(labels, classes):
         rows, weights = _restrict(matrices, box)
@@ -143,7 +145,9 @@ def _matrices(
 
 def _multiply(array: NDArray[Any], matrices: Sequence[NDArray[Any] | None]) -> NDArray[Any]:
     """Apply one matrix per axis; the axis that shrinks most goes first, so that the others have less to do."""
-    work = [(matrix.shape[0] / matrix.shape[1], axis, matrix) for axis, matrix in enumerate(matrices) if matrix is not None]
+    work = [
+        (matrix.shape[0] / matrix.shape[1], axis, matrix) for axis, matrix in enumerate(matrices) if matrix is not None
+    ]
     for _, axis, matrix in sorted(work, key=lambda item: item[:2]):
         array = _along(array, matrix, axis)
     return array
