@@ -72,10 +72,13 @@ def _differs_from_zero(image: Image) -> Mask:
 def _box(mask: Mask) -> tuple[Triple, Triple]:
     if not mask.any():
         return (0, 0, 0), _shape(mask)
-    plane = mask.any(axis=0)
-    profiles = (mask.any(axis=(1, 2)), plane.any(axis=1), plane.any(axis=0))
-    (z0, z1), (y0, y1), (x0, x1) = ((int(p.argmax()), len(p) - int(p[::-1].argmax())) for p in profiles)
+    (z0, z1), (y0, y1), (x0, x1) = (_extent(mask, axes) for axes in ((1, 2), (0, 2), (0, 1)))
     return (z0, y0, x0), (z1, y1, x1)
+
+
+def _extent(mask: Mask, others: tuple[int, int]) -> tuple[int, int]:
+    reached = np.flatnonzero(np.any(mask, axis=others))
+    return int(reached[0]), int(reached[-1]) + 1
 
 
 def _shape(array: NDArray[Any]) -> Triple:

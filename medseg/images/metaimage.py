@@ -5,17 +5,19 @@ Knows nothing of labels' names. ITK's world is LPS+ with x first; here it become
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import SimpleITK as sitk
+import SimpleITK as sitk  # noqa: N813  (the name that its whole documentation uses)
 from numpy.typing import NDArray
 
 from medseg.errors import ImageFileError, MedsegError
 from medseg.files import written_whole
 from medseg.images import values
+from medseg.images.itk_stream import require_whole
 from medseg.images.volume import Volume
 
 _ENGINES = {".mha": "MetaImageIO", ".nrrd": "NrrdImageIO"}
@@ -85,14 +87,7 @@ def _read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], ItkGrid]:
         raise ImageFileError(
             "unreadable-file", f"{path} can't be read: {_reason(error)}.", "Copy or export the file again."
         ) from None
-    array = sitk.GetArrayFromImage(image)
-    vector = image.GetNumberOfComponentsPerPixel() > 1
-    array = np.moveaxis(array, -1, 0) if vector else array
-    array = array.reshape(
-        -1 if vector or image.GetDimension() == 4 else 1,
-        *((1,) * (2 == image.GetDimension())),
-        *array.shape[-min(3, image.GetDimension()) :],
-    )
+    array = _channels_first(image)
     grid = _spatial(image)
     affine = _affine_of(grid)
     if not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
@@ -102,6 +97,16 @@ def _read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], ItkGrid]:
     if values.is_sheared(affine[:3, :3]):
         raise values.sheared(path)
     return array, affine, grid
+
+
+def _channels_first(image: sitk.Image) -> NDArray[Any]:
+    """(C, Z, Y, X) of an image of 2 to 4 dimensions, with one component or several."""
+    array = sitk.GetArrayFromImage(image)
+    if image.GetNumberOfComponentsPerPixel() > 1:
+        array = np.moveaxis(array, -1, 0)
+    elif image.GetDimension() < 4:
+        array = array[None]
+    return array[:, None] if image.GetDimension() == 2 else array
 
 
 def _require_readable(reader: sitk.ImageFileReader, path: Path) -> None:
@@ -120,6 +125,13 @@ def _require_readable(reader: sitk.ImageFileReader, path: Path) -> None:
         raise ImageFileError(
             "bad-pixdim", f"{path} has a voxel size of {reader.GetSpacing()} (x, y, z).", "Correct its header."
         )
+    voxel_bytes = components * math.prod(sizes) * _bytes_per_value(sitk.GetPixelIDValueAsString(pixel))
+    require_whole(path, voxel_bytes)
+
+
+def _bytes_per_value(name: str) -> int:
+    """From ITK's words, such as "vector of 16-bit signed integer"."""
+    return int(next(bits for bits in (64, 32, 16, 8) if f"{bits}-bit" in name)) // 8
 
 
 def _spatial(image: sitk.Image) -> ItkGrid:

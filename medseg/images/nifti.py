@@ -129,7 +129,7 @@ def _read_head(stream: IO[bytes], path: Path) -> _Head:
     if sum(size > 1 for size in further) > 1:
         raise ImageFileError(
             "four-dimensional",
-            f"{path} has {dimensions} dimensions ({' x '.join(map(str, sizes))}); three, and one for channels, are read.",
+            f"{path} has {dimensions} dimensions ({' x '.join(map(str, sizes))}); three and one for channels are read.",
             "Split it into one file per channel.",
         )
     code = int(header["datatype"])
@@ -147,8 +147,8 @@ def _parse(stream: IO[bytes], path: Path) -> nibabel.Nifti1Header:
     """Take the header apart without nibabel's own checks, which repair silently or only log."""
     start = stream.read(4)
     for size, kind, magic in ((348, nibabel.Nifti1Header, b"n+1\0"), (540, nibabel.Nifti2Header, b"n+2\0")):
-        for order, endianness in (("little", "<"), ("big", ">")):
-            if int.from_bytes(start, order) != size:
+        for endianness in "<>":
+            if start != np.array(size, dtype=f"{endianness}i4").tobytes():
                 continue
             block = start + stream.read(size - 4)
             found = block[344:348] if size == 348 else block[4:8]

@@ -13,6 +13,7 @@ from typing import Any
 
 import nibabel
 import numpy as np
+from nibabel.nifti1 import data_type_codes
 from nibabel.quaternions import quat2mat
 from numpy.typing import NDArray
 
@@ -40,8 +41,8 @@ def geometry_of(header: nibabel.Nifti1Header, path: Path) -> Geometry:
     """Read the geometry from a header. Raises ImageFileError where it is incomplete or contradicts itself."""
     remarks: list[str] = []
     sizes = _sizes(header, path, remarks)
-    qform = _qform(header, sizes, path) if header["qform_code"] > 0 else None
-    sform = _sform(header, path) if header["sform_code"] > 0 else None
+    qform = _qform(header, sizes, path) if int(header["qform_code"]) > 0 else None
+    sform = _sform(header, path) if int(header["sform_code"]) > 0 else None
     if sform is not None:
         _require_spacing(sform, sizes, path)
         if qform is not None:
@@ -75,7 +76,7 @@ def header_for(shape: tuple[int, ...], dtype: np.dtype[Any], like: Volume) -> ni
     flat = int(header["dim"][0]) == 2 and sizes[2:] == [1]
     header["dim"] = [2 if flat else len(sizes), *sizes, *[1] * (7 - len(sizes))]
     header["pixdim"][4:] = 1.0
-    header["datatype"] = nibabel.nifti1.data_type_codes.code[dtype]
+    header["datatype"] = data_type_codes.code[dtype]
     header["bitpix"] = dtype.itemsize * 8
     header["scl_slope"], header["scl_inter"] = 1.0, 0.0
     for field in ("cal_min", "cal_max", "intent_code", "intent_p1", "intent_p2", "intent_p3"):
@@ -172,8 +173,8 @@ def _require_agreement(qform: NDArray[np.float64], sform: NDArray[np.float64], p
     if turned.any() or moved_mm > max(_TOLERANCE * lengths.min(), _TOLERANCE):
         raise ImageFileError(
             "qform-sform",
-            f"{path} says twice where it lies, and differently: qform and sform place its first voxel {moved_mm:.3g} mm "
-            "apart" + (" and turn or scale its axes differently." if turned.any() else "."),
+            f"{path} says twice where it lies, and differently: qform and sform place its first voxel "
+            f"{moved_mm:.3g} mm apart" + (" and turn or scale its axes differently." if turned.any() else "."),
             "Find out which is right, and set the code of the other to 0.",
         )
 

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 from medseg.errors import ImageFileError
 
@@ -29,7 +29,7 @@ def is_gzipped(path: Path) -> bool:
 def open_stream(path: Path) -> Iterator[IO[bytes]]:
     """Give the (unpacked) bytes of a file; every kind of damage met inside the block becomes an ImageFileError."""
     try:
-        with gzip.open(path, "rb") if is_gzipped(path) else path.open("rb") as stream:
+        with cast(IO[bytes], gzip.open(path, "rb") if is_gzipped(path) else path.open("rb")) as stream:
             try:
                 yield stream
             except ImageFileError:
@@ -66,4 +66,4 @@ def deterministic_stream(path: Path) -> Iterator[IO[bytes]]:
             yield raw
             return
         with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0) as packed:
-            yield packed
+            yield cast(IO[bytes], packed)

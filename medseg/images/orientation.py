@@ -13,7 +13,8 @@ import numpy as np
 
 from medseg.arrays import Affine, Triple
 
-# Canonical axis i follows this row of the affine: axis 0 runs along world z (inferior to superior), 1 along y, 2 along x.
+# Canonical axis i follows this row of the affine: axis 0 runs along world z (inferior to superior), 1 along y, 2 along
+# x (left to right).
 _WORLD_ROWS = (2, 1, 0)
 _CODES = (("L", "R"), ("P", "A"), ("I", "S"))
 

@@ -6,7 +6,10 @@ Knows nothing of labels' names. These formats say nothing reliable about millime
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -27,24 +30,25 @@ _REMEDY = "Copy or export the file again."
 
 def read_image(path: Path) -> Volume:
     """The picture as float32 (C, Z, Y, X); C is 1 for grey and 3 for colour. Raises ImageFileError."""
-    array = _read(path, labels=False)
-    return _volume(values.to_image(array, path), path)
+    array, oddities = _read(path, labels=False)
+    return _volume(values.to_image(array, path), path, oddities)
 
 
 def read_labels(path: Path) -> Volume:
     """The picture's values, or its palette's indices, as integers (Z, Y, X). Raises ImageFileError."""
-    array = _read(path, labels=True)
+    array, oddities = _read(path, labels=True)
     if len(array) > 1:
         raise ImageFileError(
             "unsupported-type",
             f"{path} is a colour picture, but labels should be one whole number per pixel.",
             "Save it as a grey or palette picture whose values are the labels.",
         )
-    labels = values.to_labels(array[0], path)
-    return _volume(labels if np.issubdtype(array.dtype, np.integer) else values.narrowed(labels), path)
+    found = values.to_labels(array[0], path)
+    found = found if np.issubdtype(array.dtype, np.integer) else values.narrowed(found)
+    return _volume(found, path, oddities)
 
 
-def write(path: Path, array: NDArray[Any], like: Volume) -> None:
+def write(path: Path, array: NDArray[Any], like: Volume) -> None:  # noqa: ARG001  (all formats are called alike)
     """Write (Z, Y, X) or (C, Z, Y, X); PNG takes one slice of uint8 or uint16. The place of ``like`` is not stored."""
     if path.suffix.lower() != ".png":
         pages = np.ascontiguousarray(np.moveaxis(array, 0, -1) if array.ndim == 4 and len(array) > 1 else array)
@@ -63,19 +67,47 @@ def write(path: Path, array: NDArray[Any], like: Volume) -> None:
         Pillow.fromarray(np.ascontiguousarray(array[0])).save(temporary, format="PNG")
 
 
-def _volume(array: NDArray[Any], path: Path) -> Volume:
+def _volume(array: NDArray[Any], path: Path, oddities: tuple[str, ...]) -> Volume:
     remark = f"{path.name} does not say how large its voxels are or how it lies in the patient; 1 mm is assumed."
-    return Volume(array, _AFFINE, None, orientation_known=False, remarks=(remark,))
+    return Volume(array, _AFFINE, None, orientation_known=False, remarks=(remark, *oddities))
 
 
-def _read(path: Path, labels: bool) -> NDArray[Any]:
-    """(C, Z, Y, X) as stored."""
+def _read(path: Path, labels: bool) -> tuple[NDArray[Any], tuple[str, ...]]:
+    """(C, Z, Y, X) as stored, and what tifffile found odd."""
     try:
-        return _read_png(path, labels) if path.suffix.lower() == ".png" else _read_tiff(path)
+        with _overheard("tifffile") as oddities:
+            array = _read_png(path, labels) if path.suffix.lower() == ".png" else _read_tiff(path)
     except ImageFileError:
         raise
-    except (OSError, SyntaxError, ValueError, RuntimeError, KeyError, IndexError, TypeError) as error:
+    except Exception as error:  # damaged files make both libraries fail in every way that Python knows
         raise ImageFileError("unreadable-file", f"{path} can't be read: {error}.", _REMEDY) from None
+    if any("TiffPages" in oddity for oddity in oddities):  # the chain of pages breaks off; what is left looks whole
+        raise _truncated_tiff(path)
+    return array, tuple(f"{path.name}: {oddity}" for oddity in oddities)
+
+
+class _Listener(logging.Handler):
+    """Collects messages instead of printing them."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.heard: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.heard.append(record.getMessage())
+
+
+@contextmanager
+def _overheard(name: str) -> Iterator[list[str]]:
+    """Collect what a library logs inside the block, so that it becomes remarks and not lines on stderr."""
+    listener, logger = _Listener(), logging.getLogger(name)
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(listener)
+    try:
+        yield listener.heard
+    finally:
+        logger.removeHandler(listener)
+        logger.propagate = propagate
 
 
 def _read_png(path: Path, labels: bool) -> NDArray[Any]:
@@ -86,9 +118,7 @@ def _read_png(path: Path, labels: bool) -> NDArray[Any]:
             picture.verify()  # every chunk's checksum; loading alone does not look at them
         with Pillow.open(path, formats=["PNG"]) as picture:
             bits, mode = _png_bits(path), picture.mode
-            if mode == "P" and not labels:
-                picture = picture.convert("RGB")
-            array = np.asarray(picture)
+            array = np.asarray(picture.convert("RGB") if mode == "P" and not labels else picture)
     if mode not in ("1", "L", "P", "I;16", "I", "RGB", "RGBA") or (bits == 16 and mode in ("RGB", "RGBA")):
         raise values.unsupported_type(path, f"a {bits}-bit picture of mode {mode}")
     if mode == "L" and bits < 8:  # Pillow stretches these to 0..255
@@ -123,9 +153,13 @@ def _read_tiff(path: Path) -> NDArray[Any]:
         for page in series.pages:
             offsets = zip(page.dataoffsets, page.databytecounts, strict=True) if page is not None else ()
             if any(count == 0 or offset + count > size for offset, count in offsets):
-                raise ImageFileError("truncated-tiff", f"{path} is cut off before its last page.", _REMEDY)
+                raise _truncated_tiff(path)
         array, axes = file.asarray(), series.axes
     return _ordered(array, axes, path)
+
+
+def _truncated_tiff(path: Path) -> ImageFileError:
+    return ImageFileError("truncated-tiff", f"{path} is cut off before its last page.", _REMEDY)
 
 
 def _ordered(array: NDArray[Any], axes: str, path: Path) -> NDArray[Any]:
