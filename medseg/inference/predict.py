@@ -6,20 +6,29 @@ mirror images and tiles by default; ``combine="logits"`` averages logits instead
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
-from medseg.arrays import Image, Labels, Triple
+from medseg.arrays import Image, Labels, label_dtype
+from medseg.cases.case import Case, read_case_image
+from medseg.cases.laterality import paired_left_right
 from medseg.errors import SettingsError
+from medseg.images.resample import resampled_shape
+from medseg.images.volume import Volume
+from medseg.inference.model import Networks
 from medseg.inference.restore import restore_labels
 from medseg.inference.sliding_window import Combine, predict_rows
 from medseg.planning.plan import ConfigurationPlan
 from medseg.preprocessing.grid import Grid
+from medseg.preprocessing.prepare import network_axes, permuted_spacing, prepare_image, prepared_spacing
 from medseg.progress import Progress
 
 _CPU_VOXELS = 64**3
@@ -84,6 +93,73 @@ def _in_eval_mode(networks: Sequence[nn.Module]) -> Iterator[None]:
             network.train(was_training)
 
 
+@dataclass(frozen=True)
+class Options:
+    """How a Case is predicted; nothing here changes what the model is."""
+
+    device: torch.device
+    mirror: bool = True
+    """Average over the flips that were allowed in training."""
+    step: float = 0.5
+    tile_batch: int | None = None
+    combine: Combine = "probabilities"
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """Labels as they go to a file."""
+
+    labels: NDArray[np.integer[Any]]
+    """File values ``(Z, Y, X)`` on the grid of ``image``."""
+    image: Volume
+    """As read; what the labels are written like."""
+    remarks: tuple[str, ...]
+
+
+def predict_case(
+    case: Case,
+    model: Networks,
+    options: Options,
+    progress: Progress,
+    announce: Callable[[Memory], None] | None = None,
+) -> Prediction:
+    """Read, prepare and predict one Case; ``announce`` is told the estimated peak before the work starts.
+
+    Raises DatasetError or GeometryError for files that can't be used, MedsegError when the prediction fails.
+    """
+    image = read_case_image(case, len(model.plan.channels))
+    classes = len(model.labels)
+    if announce is not None:
+        announce(estimate_memory(image, model, options))
+    prepared, grid = prepare_image(image, model.plan, model.configuration)
+    indices = predict_image(
+        prepared,
+        grid,
+        model.networks,
+        model.configuration,
+        classes=classes,
+        device=options.device,
+        mirror_axes=model.mirror_axes if options.mirror else (),
+        step=options.step,
+        tile_batch=options.tile_batch,
+        combine=options.combine,
+        case=case.name,
+        progress=progress,
+    )
+    return Prediction(model.labels.to_values(indices), image, (*image.remarks, *_doubts(image, model)))
+
+
+def _doubts(image: Volume, model: Networks) -> tuple[str, ...]:
+    pairs = paired_left_right(model.labels.names)
+    if model.plan.orientation != "canonical" or image.orientation_known or not pairs:
+        return ()
+    left, right = pairs[0]
+    return (
+        f"The file does not say how it lies in the patient, so '{left}' and '{right}' are told apart only if it is "
+        "stored as the images that the model was trained on.",
+    )
+
+
 def choose_tile_batch(configuration: ConfigurationPlan, channels: int, classes: int, device: torch.device) -> int:
     """How many tiles to put through a network at once: 1 to 4 on a CPU, on a GPU as many as half its free memory holds.
 
@@ -123,33 +199,26 @@ class Memory:
         return f"{self.host / 1e9:.1f} GB of memory{on_device}"
 
 
-def estimate_memory(
-    file_shape: Triple,
-    grid: Grid,
-    configuration: ConfigurationPlan,
-    *,
-    channels: int,
-    classes: int,
-    network_bytes: int,
-    tile_batch: int,
-    device: torch.device | str = "cpu",
-) -> Memory:
-    """The peak of reading, preparing, predicting and restoring one image, beyond the running program itself.
+def estimate_memory(image: Volume, model: Networks, options: Options) -> Memory:
+    """The peak of preparing, predicting and restoring an image, beyond the running program itself; an upper estimate.
 
-    ``network_bytes`` are the parameters of all networks together. Classes count only with the slab of one patch's
-    depth and with a few rows, never with the volume.
+    Classes count with the slab of one patch's depth and with a few rows, never with the volume.
     """
-    depth, patch_height, patch_width = configuration.patch_size
-    height, width = max(grid.prepared_shape[1], patch_height), max(grid.prepared_shape[2], patch_width)
-    slab = 4 * classes * depth * height * width
-    rows = 4 * classes * 3 * height * width + 16 * prod(grid.cropped_shape[1:]) + 4 * classes * 2 * height * width
-    tiles = tile_batch * tile_bytes(configuration, channels, classes)
-    prepared, stored = 4 * channels * prod(grid.prepared_shape), 4 * channels * prod(file_shape)
-    labels = prod(file_shape) * (1 if classes <= 256 else 2) * 2
-    # Preparation holds the voxels of the file, of the crop turned, and of the crop normalised.
-    preparing = 3 * stored + prepared + 8 * prod(grid.prepared_shape)
-    predicting = stored + prepared + labels
-    on_device = slab + rows + tiles + network_bytes
-    if torch.device(device).type == "cpu":
-        return Memory(max(preparing, predicting + on_device), 0)
-    return Memory(max(preparing, predicting), on_device)
+    configuration, classes, channels = model.configuration, len(model.labels), image.array.shape[0]
+    permutation, _ = network_axes(image, model.plan)
+    spacing = permuted_spacing(image, permutation)
+    a, b, c = (image.shape[axis] for axis in permutation)
+    shape = resampled_shape((a, b, c), spacing, prepared_spacing(spacing, configuration))
+    depth, height, width = (max(n, patch) for n, patch in zip(shape, configuration.patch_size, strict=True))
+    slab = 4 * classes * configuration.patch_size[0] * height * width
+    # Two rows and their mixture, and the voxels of one row of the result that are interpolated for all classes.
+    restoring = 4 * classes * (3 * height * width + b * c) + 32 * b * c
+    batch = options.tile_batch or choose_tile_batch(configuration, channels, classes, options.device)
+    network = slab + restoring + model.bytes + batch * tile_bytes(configuration, channels, classes)
+    stored, prepared = 4 * channels * prod(image.shape), 4 * channels * depth * height * width
+    # The voxels of the file, of the crop turned and of the crop normalised; one channel resampled axis by axis.
+    preparing = 3 * stored + prepared + 8 * max(prod(shape), prod(image.shape))
+    predicting = stored + prepared + 3 * label_dtype(classes - 1)(0).nbytes * prod(image.shape)
+    if options.device.type == "cpu":
+        return Memory(max(preparing, predicting + network), 0)
+    return Memory(max(preparing, predicting), network)

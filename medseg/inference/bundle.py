@@ -1,0 +1,195 @@
+"""A Model on disk: a bundle to carry away, or a workspace as it stands after training; one resolver for both.
+
+A bundle is a folder with ``bundle.json`` (format, checksum of every file, provenance, metrics), ``plan.yaml``,
+``labels.yaml`` and ``<configuration>/fold_<k>.safetensors``. It holds no names of cases. Nothing in it is executed or
+unpickled, and every file is compared with its checksum before it is read.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from pathlib import Path, PurePosixPath
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, Field
+
+from medseg import __version__
+from medseg.cases.labels import LabelTable
+from medseg.documents import Document, Record
+from medseg.errors import CheckpointError, MedsegError
+from medseg.evaluation.scores import Scores
+from medseg.files import folder_written_whole, hash_file
+from medseg.inference.model import Fold, Model
+from medseg.networks.weights import load_weights
+from medseg.paths import Workspace, last_used
+from medseg.planning.plan import Plan
+
+_MANIFEST, _PLAN, _LABELS = "bundle.json", "plan.yaml", "labels.yaml"
+_WEIGHTS = re.compile(r"(?P<configuration>\w+)/fold_(?P<fold>\d+|all)\.safetensors")
+
+
+def _inside(name: str) -> str:
+    path = PurePosixPath(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in name or ":" in name or name != str(path):
+        raise ValueError(f"'{name}' is not a plain path inside the bundle")
+    return name
+
+
+InsidePath = Annotated[str, AfterValidator(_inside)]
+"""A relative path with forward slashes that stays inside the bundle."""
+
+
+class Provenance(Record):
+    """Where a bundle comes from."""
+
+    medseg: str
+    """Version that wrote it."""
+    dataset: str
+    preset: str
+    plan: str
+    """Content hash of the plan."""
+    fingerprint: str
+    """Content hash of the Fingerprint of the dataset."""
+    made: str
+    """Date, UTC."""
+
+
+class Manifest(Document):
+    """``bundle.json``."""
+
+    kind: ClassVar[str] = "bundle"
+    error: ClassVar[type[MedsegError]] = CheckpointError
+
+    files: dict[InsidePath, Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]]
+    """SHA-256 of every file."""
+    provenance: Provenance
+    metrics: dict[str, Any] = Field(default_factory=dict)
+    """Scores of the held-out cases, by ``configuration/fold_k``; no single case."""
+
+
+def open_model(path: Path | None) -> Model:
+    """The model in a bundle or workspace; None takes the workspace last used from the current folder.
+
+    Raises CheckpointError when there is none, when nothing is trained, or when a bundle's file is missing or altered.
+    """
+    folder = last_used().folder if path is None else Path(path)
+    if folder.name == _MANIFEST:
+        folder = folder.parent
+    if (folder / _MANIFEST).is_file():
+        return _open_bundle(folder)
+    if (folder / _PLAN).is_file():
+        return _open_workspace(Workspace(folder))
+    what = "is neither a bundle nor a workspace" if folder.is_dir() else "does not exist"
+    raise CheckpointError(
+        f"{folder} {what}. Name a folder that 'medseg train' or 'medseg bundle' has written with model=DIR."
+    )
+
+
+def _open_workspace(workspace: Workspace) -> Model:
+    plan = Plan.load(workspace.plan)
+    weights: dict[str, dict[Fold, Path]] = {}
+    for configuration in plan.configurations:
+        found: dict[Fold, Path] = {}
+        for path in (workspace.folder / configuration).glob("fold_*/weights.safetensors"):
+            found[_fold(path.parent.name.removeprefix("fold_"))] = path
+        if found:
+            weights[configuration] = _in_order(found)
+    return Model(workspace.folder, plan, LabelTable.load(workspace.labels), weights)
+
+
+def _open_bundle(folder: Path) -> Model:
+    manifest = Manifest.load(folder / _MANIFEST)
+    for name in (_PLAN, _LABELS):
+        if name not in manifest.files:
+            raise CheckpointError(f"{folder / _MANIFEST} lists no {name}: the bundle is not whole. Bundle it again.")
+    for name, expected in manifest.files.items():
+        _require_unaltered(folder, name, expected)
+    weights: dict[str, dict[Fold, Path]] = {}
+    for name in manifest.files:
+        match = _WEIGHTS.fullmatch(name)
+        if match:
+            weights.setdefault(match["configuration"], {})[_fold(match["fold"])] = folder / name
+    ordered = {configuration: _in_order(folds) for configuration, folds in weights.items()}
+    return Model(folder, Plan.load(folder / _PLAN), LabelTable.load(folder / _LABELS), ordered)
+
+
+def _require_unaltered(folder: Path, name: str, expected: str) -> None:
+    path = folder / name
+    if not path.is_file():
+        raise CheckpointError(f"The bundle {folder} lacks {name}. Copy it again from where it was made.")
+    if not path.resolve().is_relative_to(folder.resolve()):
+        raise CheckpointError(f"The bundle {folder} has {name} as a link to another place. Copy it again.")
+    if hash_file(path) != expected:
+        raise CheckpointError(
+            f"{path} is not the file that was bundled: its checksum differs from {_MANIFEST}. It was damaged or "
+            "changed; copy the bundle again from where it was made."
+        )
+
+
+def write_bundle(workspace: Workspace, output: Path) -> Model:
+    """Collect every trained fold of a workspace in the folder ``output``, whole or not at all; returns it opened.
+
+    An older bundle there is replaced. Raises CheckpointError when nothing is trained, when weights are damaged, or
+    when ``output`` holds something else.
+    """
+    model = _open_workspace(workspace)
+    if not model.weights:
+        raise CheckpointError(f"{workspace.folder} holds no trained fold yet. Run 'medseg train' first.")
+    _require_replaceable(workspace, output)
+    with folder_written_whole(output) as folder:
+        sources = {_PLAN: workspace.plan, _LABELS: workspace.labels}
+        metrics: dict[str, Any] = {}
+        for configuration, folds in model.weights.items():
+            for fold, path in folds.items():
+                load_weights(path)  # a damaged file is found now and not at the hospital
+                sources[f"{configuration}/fold_{fold}.safetensors"] = path
+                metrics |= _metrics(workspace, configuration, fold)
+        for name, source in sources.items():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(source, folder / name)
+        Manifest(
+            files={name: hash_file(folder / name) for name in sorted(sources)},
+            provenance=_provenance(model.plan),
+            metrics=metrics,
+        ).save(folder / _MANIFEST)
+    return open_model(output)
+
+
+def _require_replaceable(workspace: Workspace, output: Path) -> None:
+    """An output folder is replaced as a whole, so it must be new, empty or a bundle, and not around the workspace."""
+    if workspace.folder.resolve().is_relative_to(output.resolve()):
+        raise CheckpointError(f"output={output} is, or holds, the workspace itself. Choose a new folder.")
+    if output.exists() and not (output / _MANIFEST).is_file() and (not output.is_dir() or any(output.iterdir())):
+        raise CheckpointError(f"output={output} exists and is no bundle; nothing was replaced. Choose a new folder.")
+
+
+def _provenance(plan: Plan) -> Provenance:
+    return Provenance(
+        medseg=__version__,
+        dataset=plan.dataset,
+        preset=plan.preset,
+        plan=plan.content_hash(),
+        fingerprint=plan.fingerprint,
+        made=datetime.now(UTC).date().isoformat(),
+    )
+
+
+def _metrics(workspace: Workspace, configuration: str, fold: Fold) -> dict[str, Any]:
+    """Averages and structures of a fold's scores, where it was scored; the cases and their names stay behind."""
+    path = workspace.fold(configuration, fold) / "scores.json"
+    if not path.is_file():
+        return {}
+    content = Scores.load(path).content()
+    return {f"{configuration}/fold_{fold}": {key: content[key] for key in ("tolerance_mm", "average", "structures")}}
+
+
+def _fold(text: str) -> Fold:
+    return int(text) if text.isdigit() else text
+
+
+def _in_order(folds: Mapping[Fold, Path]) -> dict[Fold, Path]:
+    """Numbers first, ascending."""
+    return {fold: folds[fold] for fold in sorted(folds, key=lambda fold: (isinstance(fold, str), fold))}

@@ -1,0 +1,184 @@
+"""A trained Model: its Plan, its labels, and the networks of its folds, built from what the weights say of themselves.
+
+Knows nothing of how a bundle or a workspace lies on the disk; that is ``medseg.inference.bundle``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pydantic import ConfigDict
+from torch import Tensor, nn
+
+from medseg.cases.labels import LabelTable
+from medseg.documents import Record
+from medseg.errors import CheckpointError
+from medseg.files import hash_content, hash_file
+from medseg.networks.build import build_network
+from medseg.networks.weights import load_weights
+from medseg.planning.plan import ConfigurationPlan, Plan
+
+Fold = int | str
+"""A fold's number, or ``all`` where every Case was trained on."""
+
+
+class WeightsDescription(Record):
+    """What a weights file says of the training it came from; further keys are left alone."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    configuration_name: str
+    configuration: ConfigurationPlan
+    """With whatever the training overrode, such as patch_size."""
+    channels: int
+    classes: int
+    mirror_axes: tuple[int, ...] = ()
+    preparation: dict[str, Any] | None = None
+    """``preparation_of`` the Plan that the training used."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model on disk: a bundle or a workspace."""
+
+    folder: Path
+    plan: Plan
+    labels: LabelTable
+    weights: Mapping[str, Mapping[Fold, Path]]
+    """Trained folds of each configuration that has any."""
+
+    def choose(
+        self, configuration: str | None = None, folds: Sequence[Fold] | None = None
+    ) -> tuple[str, tuple[Fold, ...]]:
+        """The asked (or the plan's, or the only trained) configuration, and the asked (or all its numbered) folds.
+
+        Raises CheckpointError that names what there is.
+        """
+        name = configuration or self.plan.default_configuration
+        if configuration is None and name not in self.weights and len(self.weights) == 1:
+            (name,) = self.weights
+        trained = self.weights.get(name)
+        if not trained:
+            there = ", ".join(f"{known} (folds {_listed(folds)})" for known, folds in self.weights.items()) or "nothing"
+            raise CheckpointError(
+                f"{self.folder} holds no trained fold of '{name}'; trained is: {there}. Train it with 'medseg train "
+                f"configuration={name}', or choose another with configuration=NAME."
+            )
+        numbered = [fold for fold in trained if isinstance(fold, int)]
+        chosen = tuple(dict.fromkeys(folds)) if folds else tuple(numbered or trained)
+        missing = [fold for fold in chosen if fold not in trained]
+        if missing:
+            raise CheckpointError(
+                f"{self.folder} has no trained fold {_listed(missing)} of '{name}', only {_listed(trained)}. Train it, "
+                "or leave it out of folds=."
+            )
+        return name, chosen
+
+    def load(
+        self,
+        configuration: str | None = None,
+        folds: Sequence[Fold] | None = None,
+        device: torch.device | str = "cpu",
+    ) -> Networks:
+        """Build the networks of the chosen folds once, on ``device`` and in eval mode.
+
+        Raises CheckpointError for damaged weights and for folds that do not fit the Plan or one another.
+        """
+        name, chosen = self.choose(configuration, folds)
+        paths = [self.weights[name][fold] for fold in chosen]
+        loaded = [(path, *_described(path)) for path in paths]
+        first = loaded[0][2]
+        for path, _, description in loaded:
+            self._require_fitting(path, name, description, first)
+        networks = tuple(_network(path, state, description).to(device) for path, state, description in loaded)
+        return Networks(
+            networks=networks,
+            name=name,
+            configuration=first.configuration,
+            folds=chosen,
+            plan=self.plan,
+            labels=self.labels,
+            mirror_axes=tuple(sorted(set(first.mirror_axes).intersection(*(d.mirror_axes for _, _, d in loaded)))),
+            identity=hash_content({"files": [hash_file(path) for path in paths], "plan": preparation_of(self.plan)}),
+        )
+
+    def _require_fitting(self, path: Path, name: str, found: WeightsDescription, first: WeightsDescription) -> None:
+        def refuse(what: str, expected: object, got: object) -> CheckpointError:
+            return CheckpointError(
+                f"{path} was trained with {what} {got}, but {expected} is expected here: the file, plan.yaml and "
+                "labels.yaml do not belong together. Use the plan it was trained with, or train it again."
+            )
+
+        if found.configuration_name != name:
+            raise refuse("the configuration", name, found.configuration_name)
+        if found.classes != len(self.labels):
+            raise refuse("a number of classes of", len(self.labels), found.classes)
+        if found.channels != len(self.plan.channels):
+            raise refuse("a number of channels of", len(self.plan.channels), found.channels)
+        if found.preparation is not None and found.preparation != preparation_of(self.plan):
+            keys = [key for key, value in preparation_of(self.plan).items() if found.preparation.get(key) != value]
+            raise refuse(f"another {' and '.join(keys)},", "what plan.yaml says", "not what plan.yaml says")
+        if _as_predicted(found.configuration) != _as_predicted(first.configuration):
+            raise refuse("another patch size, spacing or network than", "one for all folds", "the first chosen fold")
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The chosen folds of a Model, ready to predict."""
+
+    networks: tuple[nn.Module, ...]
+    name: str
+    """Of the configuration."""
+    configuration: ConfigurationPlan
+    folds: tuple[Fold, ...]
+    plan: Plan
+    labels: LabelTable
+    mirror_axes: tuple[int, ...]
+    """Axes on which mirroring was allowed in training."""
+    identity: str
+    """Hash of the weights and of the preparation: equal models have equal ones, wherever they lie."""
+
+    @property
+    def bytes(self) -> int:
+        """Memory of all parameters."""
+        parameters = [parameter for network in self.networks for parameter in network.parameters()]
+        return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+
+
+def preparation_of(plan: Plan) -> dict[str, Any]:
+    """The parts of a Plan, beside the configuration, that decide what a network gets to see, as plain data."""
+    content = plan.model_dump(mode="json", exclude_none=True, include={"orientation", "axis_order", "channels"})
+    return {key: content[key] for key in ("orientation", "axis_order", "channels")}
+
+
+def _described(path: Path) -> tuple[dict[str, Tensor], WeightsDescription]:
+    state, description = load_weights(path)
+    try:
+        return state, WeightsDescription.model_validate(description)
+    except ValueError as error:
+        sentence = " ".join(str(error).split())
+        raise CheckpointError(f"{path} does not describe its network as medseg does: {sentence}") from None
+
+
+def _network(path: Path, state: Mapping[str, Tensor], description: WeightsDescription) -> nn.Module:
+    plan = description.configuration
+    network = build_network(plan.network, plan.dimensions, description.channels, description.classes)
+    try:
+        network.load_state_dict(state)
+    except RuntimeError as error:
+        detail = " ".join(str(error).split())[:300]
+        raise CheckpointError(f"{path} does not fit the network that it describes: {detail}") from None
+    return network.eval().requires_grad_(False)
+
+
+def _as_predicted(configuration: ConfigurationPlan) -> dict[str, Any]:
+    """What folds must share to be averaged: how a Case is prepared and tiled."""
+    return configuration.model_dump(include={"dimensions", "spacing", "patch_size", "previous"})
+
+
+def _listed(folds: Iterable[Fold]) -> str:
+    return ", ".join(str(fold) for fold in folds)
