@@ -10,6 +10,7 @@ from __future__ import annotations
 from itertools import permutations
 
 import numpy as np
+from jaxtyping import Float64
 
 from medseg.arrays import Affine, Triple
 
@@ -46,7 +47,7 @@ def axis_codes(affine: Affine) -> str:
     return "".join(codes)
 
 
-def _cosines(affine: Affine) -> Affine:
+def _cosines(affine: Affine) -> Float64[np.ndarray, "3 3"]:
     axes = affine[:3, :3]
     return axes / np.linalg.norm(axes, axis=0)
 
