@@ -6,6 +6,7 @@ Formats: http://medicaldecathlon.com and nnU-Net's ``documentation/dataset_forma
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -69,4 +70,4 @@ def _label(key: str, value: Any, path: Path) -> dict[str, Any]:
 def _is_whole(value: Any) -> bool:
     if isinstance(value, bool):
         return False
-    return isinstance(value, int) or (isinstance(value, str) and value.lstrip("-").isdecimal())
+    return isinstance(value, int) or (isinstance(value, str) and re.fullmatch(r"-?[0-9]{1,9}", value) is not None)

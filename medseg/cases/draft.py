@@ -65,7 +65,7 @@ class Draft:
                 self.remark(
                     case.name,
                     "labels-absent",
-                    f"Case '{case.name}': the label file {case.labels.name} is not there, so the case is left unlabelled.",
+                    f"Case '{case.name}': {case.labels.name} is not there, so the case is left unlabelled.",
                     "Put the file back, or take the case out of the list.",
                     case.labels,
                 )
@@ -103,7 +103,7 @@ class Draft:
             if len(paths) > 1:
                 self.complain(
                     stem,
-                    "ambiguous-siblings",
+                    "ambiguous-sibling",
                     f"{' and '.join(path.name for path in paths)} lie side by side in {folder}; either could be meant.",
                     "Keep one of them.",
                     paths[0],

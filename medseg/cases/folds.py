@@ -60,7 +60,7 @@ class Folds(Document):
 
     def _random_fifth(self, fold: int) -> set[str]:
         groups = sorted(set(self.cases.values()))
-        random = np.random.RandomState(12345 + fold)  # noqa: NPY002  nnU-Net's own generator and seed
+        random = np.random.RandomState(12345 + fold)  # nnU-Net's own generator and seed
         training = {groups[i] for i in random.choice(len(groups), max(1, int(len(groups) * 0.8)), replace=False)}
         return {name for name, group in self.cases.items() if group not in training}
 
@@ -88,7 +88,9 @@ def make_folds(dataset: Dataset, folds: int = 5, seed: int = 12345) -> Folds:
     count = min(folds, len(keys))
     what = "case names" if len(keys) == len(groups) else "patients"
     return Folds(
-        rule=f"KFold(n_splits={count}, shuffle=True) over the sorted {what}" if count > 1 else f"too few {what} to split",
+        rule=f"KFold(n_splits={count}, shuffle=True) over the sorted {what}"
+        if count > 1
+        else f"too few {what} to split",
         seed=seed,
         cases=groups,
         folds=tuple(

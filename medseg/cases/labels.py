@@ -49,8 +49,8 @@ class LabelTable(Document):
 
     @model_validator(mode="after")
     def _distinct(self) -> Self:
-        for what, found in (("name", [x.name for x in self.labels]), ("value", [x.value for x in self.labels])):
-            twice = sorted({str(x) for x in found if found.count(x) > 1})
+        for what, found in (("name", [x.name for x in self.labels]), ("value", [str(x.value) for x in self.labels])):
+            twice = sorted({x for x in found if found.count(x) > 1})
             if twice:
                 raise ValueError(f"two labels have the same {what}: {', '.join(twice)}")
         return self

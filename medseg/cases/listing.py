@@ -106,11 +106,8 @@ def _describe(draft: Draft, listing: Listing, where: str = "") -> None:
 def read_table(draft: Draft, path: Path) -> None:
     """Fill the draft from a CSV; names of channels and labels as ``apply_description`` finds them."""
     apply_description(draft)
-    text = read_text(path, DatasetError).removeprefix("\ufeff")
-    header = text.splitlines()[0] if text.strip() else ""
-    rows = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=header.count))
-    columns = [column for column in rows.fieldnames or () if column]
-    images = ["image"] if "image" in columns else sorted(x for x in columns if re.fullmatch(r"image_\d+", x))
+    columns, rows = _rows(path)
+    images = ["image"] if "image" in columns else [x for x in columns if re.fullmatch(r"image_\d+", x)]
     images.sort(key=lambda column: int(column.partition("_")[2] or 0))
     unknown = sorted(set(columns) - {"case", "labels", "patient", *images})
     if "case" not in columns or not images or unknown:
@@ -118,20 +115,33 @@ def read_table(draft: Draft, path: Path) -> None:
             f"{path} should have the columns case, image (or image_0, image_1, ...), labels and patient, "
             f"but has {', '.join(columns) or 'none'}{'; not known: ' + ', '.join(unknown) if unknown else ''}."
         )
-    for number, row in enumerate(rows, start=2):
-        cells = {key: (value or "").strip() for key, value in row.items() if key and not isinstance(value, list)}
+    for number, cells in rows:
         files = [cells[column] for column in images]
-        if not any(cells.values()):
-            continue
-        if not all(files):
+        if all(files):
+            labels = draft.folder / cells["labels"] if cells.get("labels") else None
+            draft.add(Case(cells["case"], tuple(draft.folder / x for x in files), labels, cells.get("patient") or None))
+        elif any(cells.values()):
             draft.complain(
                 cells["case"], "missing-file", f"{path.name}, line {number}: an image is not named.", "Name it.", path
             )
-            continue
-        labels = draft.folder / cells["labels"] if cells.get("labels") else None
-        draft.add(Case(cells["case"], tuple(draft.folder / x for x in files), labels, cells.get("patient") or None))
     discover_channels(draft)
     discover_labels(draft)
+
+
+def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
+    """(columns, (line number, cells) of each row); comma, semicolon or tab, whichever the header has most of."""
+    text = read_text(path, DatasetError).removeprefix("\ufeff")
+    header = text.splitlines()[0] if text.strip() else ""
+    reader = csv.DictReader(io.StringIO(text), delimiter=max(",;\t", key=header.count), restkey="", restval="")
+    try:
+        columns = [column.strip() for column in reader.fieldnames or ()]
+        rows = [
+            (reader.line_num, {key.strip(): value.strip() for key, value in row.items() if isinstance(value, str)})
+            for row in reader
+        ]
+    except csv.Error as error:
+        raise DatasetError(f"{path} is not readable as a table: {error}. Save it as CSV in UTF-8.") from None
+    return columns, rows
 
 
 def save_listing(dataset: Dataset, path: Path) -> None:

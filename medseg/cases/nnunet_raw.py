@@ -39,7 +39,7 @@ def _read_paths(draft: Draft, listed: dict[str, Any], path: Path) -> None:
             draft.complain(
                 name,
                 "bad-list-entry",
-                f"{path.name}: the entry '{name}' of \"dataset\" should hold \"images\": [FILES] and \"label\": FILE.",
+                f'{path.name}: the entry \'{name}\' of "dataset" should hold "images": [FILES] and "label": FILE.',
                 "Correct the entry.",
                 path,
             )
@@ -83,7 +83,7 @@ def channel_files(draft: Draft, folder: Path, channels: int, ending: str | None)
             draft.complain(
                 name,
                 "wrong-channels",
-                f"Case '{name}' has the channels {sorted(files)} in {folder.name}, but 0 to {channels - 1} are expected.",
+                f"Case '{name}' has the channels {sorted(files)} in {folder.name}, expected are 0 to {channels - 1}.",
                 "Add the missing file, or correct the channels in dataset.json.",
                 files[min(files)],
             )

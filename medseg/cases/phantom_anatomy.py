@@ -62,7 +62,10 @@ _DISCS = tuple(Body((0, -50, z + 17.5), (21, 16, 4), 4.0) for z in _LEVELS)
 _POSTERIOR = tuple(Body((0, -86, z - 5), (5, 14, 12), 3.0) for z in _LEVELS)
 _ARCHES = tuple(side for z in _LEVELS for side in _both_sides(Body((17, -73, z), (12, 8, 11), 3.0)))
 _RIBS = tuple(
-    Body((float(side * 132 * np.cos(angle)), float(92 * np.sin(angle)), float(level + 26 * np.sin(angle) * -1)), (7, 7, 6))
+    Body(
+        (float(side * 132 * np.cos(angle)), float(92 * np.sin(angle)), float(level + 26 * np.sin(angle) * -1)),
+        (7, 7, 6),
+    )
     for side in (-1, 1)
     for angle in np.deg2rad((-62.0, -38.0, -14.0, 10.0, 34.0))
     for level in (24, 58, 92, 126)

@@ -50,7 +50,12 @@ class Patient:
 
 
 def draw_patient(
-    seed: int, case_index: int, shape: float, lesion_radius_mm: tuple[float, float], lesion_contrast: float, contrast: float
+    seed: int,
+    case_index: int,
+    shape: float,
+    lesion_radius_mm: tuple[float, float],
+    lesion_contrast: float,
+    contrast: float,
 ) -> Patient:
     """A patient; ``shape`` scales all variation, the rest acts on intensities and the lesion."""
     random = random_stream(seed, case_index, 0)
@@ -99,7 +104,8 @@ def _draw_lesion(random: np.random.Generator, liver: Body, radius_mm: tuple[floa
     place = 0.55 * random.uniform() ** (1 / 3) * direction / np.linalg.norm(direction)
     place[2] = abs(place[2])
     x, y, z = (float(c + p * a) for c, p, a in zip(liver.centre, place, liver.axes, strict=True))
-    a, b, c = (float(r) for r in random.uniform(*sorted(radius_mm)) * random.uniform(0.85, 1.15, 3))
+    mean_mm = random.uniform(min(radius_mm), max(radius_mm))
+    a, b, c = (float(mean_mm * factor) for factor in random.uniform(0.85, 1.15, 3))
     return Body((x, y, z), (a, b, c))
 
 
@@ -114,7 +120,9 @@ def _draw_loops(random: np.random.Generator) -> tuple[Body, ...]:
 
 def coverage(body: Body, place: list[Floats], spacing_xyz: Point) -> tuple[tuple[slice, ...], Floats] | None:
     """(box, how much of each voxel in it the body fills, 0 to 1), or None where the body lies outside."""
-    reach = body.axes if body.turn == 0 else (1.25 * max(body.axes[0], body.axes[2]), body.axes[1], 1.25 * max(body.axes))
+    reach = (
+        body.axes if body.turn == 0 else (1.25 * max(body.axes[0], body.axes[2]), body.axes[1], 1.25 * max(body.axes))
+    )
     near = np.ones((1, 1, 1), bool)
     for coordinate, centre, extent, step in zip(place, body.centre, reach, spacing_xyz, strict=True):
         near = near & (np.abs(coordinate - centre) <= extent + step)
@@ -144,7 +152,9 @@ def _box(near: NDArray[np.bool_]) -> tuple[slice, ...] | None:
     return tuple(found)
 
 
-def parts_filled(patient: Patient, place: list[Floats], spacing_xyz: Point) -> Iterator[tuple[Part, tuple[slice, ...], Floats]]:
+def parts_filled(
+    patient: Patient, place: list[Floats], spacing_xyz: Point
+) -> Iterator[tuple[Part, tuple[slice, ...], Floats]]:
     """Each Part's bodies one after the other, in the order of drawing."""
     for part in patient.parts:
         for body in part.bodies:

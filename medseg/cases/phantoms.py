@@ -52,7 +52,7 @@ def make_phantom(recipe: PhantomRecipe, case_index: int, seed: int | None = None
 def write_phantoms(
     recipe: PhantomRecipe, folder: Path, count: int | None = None, progress: Progress | None = None
 ) -> Path:
-    """Write images/, labels/ and dataset.yaml whole, or do nothing when this recipe's are there; the dataset.yaml's path.
+    """Write images/, labels/ and dataset.yaml whole, unless this recipe's are there already; gives the dataset.yaml.
 
     Raises DatasetError when the folder holds something else, MedsegError when the disk refuses.
     """
@@ -108,12 +108,12 @@ def _draw_spacing(recipe: PhantomRecipe, random: np.random.Generator) -> Spacing
 
 def _grid(recipe: PhantomRecipe, spacing: Spacing) -> tuple[NDArray[np.float64], Triple]:
     """The affine of the stored array and its shape; the middle of the image lies at the middle of the patient."""
-    by_world = dict(zip((2, 1, 0), zip(spacing, recipe.field_of_view_mm, strict=True), strict=True))
+    steps_xyz, extents_xyz = spacing[::-1], recipe.field_of_view_mm[::-1]
     affine, shape = np.eye(4), []
     affine[:3, :3] = 0
     for axis, letter in enumerate(recipe.axes):
         world, sign = _DIRECTIONS[letter]
-        step, extent = by_world[world]
+        step, extent = steps_xyz[world], extents_xyz[world]
         size = max(1, round(extent / step))
         middle = recipe.field_of_view_centre_z_mm if world == 2 else 0.0
         affine[world, axis] = sign * step
@@ -156,4 +156,4 @@ def _noise(
     white = random.standard_normal(shape, dtype=np.float32)
     sigma = recipe.noise_correlation_mm / np.linalg.norm(affine[:3, :3], axis=0)
     smooth = gaussian_filter(white, sigma, mode="wrap")
-    return np.float32(recipe.noise / max(float(smooth.std()), 1e-6)) * smooth
+    return (smooth * np.float32(recipe.noise / max(float(smooth.std()), 1e-6))).astype(np.float32)

@@ -1,0 +1,283 @@
+"""Everything that is wrong with a Dataset, found in one run: each file is read, and the Cases are compared.
+
+Rules: the silent failures that peers let through (mirrored labels, unknown values, one patient twice, sides without a
+known orientation). Reading goes through ``medseg.images.formats``, whose refusals become Complaints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import numpy as np
+
+from medseg.arrays import Spacing
+from medseg.cases.case import Case
+from medseg.cases.content import content_key, unordered_key
+from medseg.cases.dataset import Dataset
+from medseg.cases.formats import find_dataset
+from medseg.cases.laterality import named_by_side, paired_left_right
+from medseg.documents import Document
+from medseg.errors import Complaint, DatasetError, GeometryError, ImageFileError, MedsegError
+from medseg.images.formats import read_image, read_labels
+from medseg.images.orientation import to_canonical
+from medseg.images.volume import Volume, require_same_grid
+from medseg.progress import Progress, Silent
+
+_OUTLIER = 3.0
+"""A spacing so many times larger or smaller than the median is worth a look."""
+
+
+class CheckReport(Document):
+    """What ``medseg check`` found; written as JSON."""
+
+    kind: ClassVar[str] = "check"
+
+    dataset: str
+    """Its name; empty where no layout was understood."""
+    cases: int
+    """With labels."""
+    unlabelled: int
+    """Without."""
+    complaints: tuple[Complaint, ...]
+    """Errors first."""
+
+    @property
+    def errors(self) -> tuple[Complaint, ...]:
+        return tuple(x for x in self.complaints if x.severity == "error")
+
+    @property
+    def warnings(self) -> tuple[Complaint, ...]:
+        return tuple(x for x in self.complaints if x.severity == "warning")
+
+
+@dataclass(frozen=True)
+class _Examined:
+    """What is kept of one Case once its voxels are let go."""
+
+    case: Case
+    complaints: tuple[Complaint, ...]
+    spacing: Spacing | None = None
+    """In canonical axis order."""
+    content: str = ""
+    unordered: str = ""
+    values: frozenset[int] | None = None
+
+
+def check_dataset(path: Path, progress: Progress | None = None, workers: int = 0) -> list[Complaint]:
+    """Every complaint about a Dataset, errors first; never raises for what it finds.
+
+    ``workers`` threads read files; 0 reads one after the other.
+    """
+    return list(report_on(path, progress, workers).complaints)
+
+
+def report_on(path: Path, progress: Progress | None = None, workers: int = 0) -> CheckReport:
+    """The same with the Dataset's name and number of Cases."""
+    progress = progress or Silent()
+    try:
+        draft = find_dataset(path)
+    except DatasetError as error:
+        found = error.complaints or (Complaint("", "no-dataset", str(error), "", str(path)),)
+        return CheckReport(dataset="", cases=0, unlabelled=0, complaints=found)
+    dataset = draft.as_found()
+    sides = named_by_side(dataset.labels.names) or sum(paired_left_right(dataset.labels.names), ())
+    progress.start("Checking", len(dataset.cases) + len(dataset.unlabelled))
+
+    def examine(case: Case) -> _Examined:
+        examined = _examine(case, dataset, sides)
+        progress.advance()
+        return examined
+
+    examined = _each(examine, (*dataset.cases, *dataset.unlabelled), workers)
+    progress.finish()
+    complaints = [*draft.complaints, *draft.remarks, *(x for one in examined for x in one.complaints)]
+    complaints += [*_twins(examined), *_absent_labels(examined, dataset), *_outliers(examined)]
+    distinct = {(x.case, x.code, x.file): x for x in complaints}.values()
+    return CheckReport(
+        dataset=dataset.name,
+        cases=len(dataset.cases),
+        unlabelled=len(dataset.unlabelled),
+        complaints=tuple(sorted(distinct, key=lambda x: (x.severity, x.code, x.case, x.file))),
+    )
+
+
+def _each(examine: Callable[[Case], _Examined], cases: Iterable[Case], workers: int) -> list[_Examined]:
+    if workers == 0:
+        return [examine(case) for case in cases]
+    with ThreadPoolExecutor(max_workers=workers) as pool:
+        return list(pool.map(examine, cases))
+
+
+def _examine(case: Case, dataset: Dataset, sides: tuple[str, ...]) -> _Examined:
+    complaints: list[Complaint] = []
+    volumes = [_read(case, path, read_image, complaints) for path in case.images]
+    labels = None if case.labels is None else _read(case, case.labels, read_labels, complaints)
+    image = volumes[0]
+    values = None if labels is None else frozenset(np.unique(labels.array).tolist())
+    if labels is not None and values is not None:
+        complaints += _label_complaints(case, values, dataset)
+    if image is None or any(volume is None for volume in volumes):
+        return _Examined(case, tuple(complaints), values=values)
+    complaints += _grid_complaints(case, [*volumes, labels])
+    channels = sum(volume.array.shape[0] for volume in volumes if volume is not None)
+    if channels != len(dataset.channels):
+        complaints.append(_about(
+            case, "wrong-channels",
+            f"Case '{case.name}' has {channels} channel(s), but the dataset has {len(dataset.channels)}: "
+            f"{', '.join(dataset.channels)}.",
+            "Add the missing channel, or correct the names of the channels.",
+        ))  # fmt: skip
+    if not image.orientation_known and sides:
+        complaints.append(_about(
+            case, "unknown-orientation",
+            f"Case '{case.name}': {case.images[0].name} does not say how it lies in the patient, "
+            f"but the label '{sides[0]}' has a side.",
+            "Write its orientation into the header (sform or qform code above 0), or leave the case out.",
+        ))  # fmt: skip
+    complaints += [_constant(case, path) for path, volume in zip(case.images, volumes, strict=True) if _is_flat(volume)]
+    arrays = [volume.array for volume in volumes if volume is not None]
+    flat = all(_is_flat(volume) for volume in volumes)
+    return _Examined(
+        case,
+        tuple(complaints),
+        _canonical_spacing(image),
+        "" if flat else content_key(arrays),
+        "" if flat else unordered_key(arrays),
+        values,
+    )
+
+
+def _read(case: Case, path: Path, read: Callable[[Path], Volume], complaints: list[Complaint]) -> Volume | None:
+    """The Volume, its remarks kept as warnings; or None and a Complaint with the reader's code."""
+    try:
+        volume = read(path)
+    except ImageFileError as error:
+        complaints.append(Complaint(case.name, error.code, error.sentence, error.remedy, str(path)))
+        return None
+    except MedsegError as error:
+        complaints.append(Complaint(case.name, "unreadable", str(error), "", str(path)))
+        return None
+    for number, remark in enumerate(volume.remarks):
+        code = "remark" if number == 0 else f"remark-{number + 1}"
+        complaints.append(Complaint(case.name, code, remark, "", str(path), severity="warning"))
+    return volume
+
+
+def _label_complaints(case: Case, values: frozenset[int], dataset: Dataset) -> Iterator[Complaint]:
+    unknown = sorted(values - set(dataset.labels.values))
+    if unknown and len(dataset.labels) > 1:
+        yield _about(
+            case,
+            "unknown-label-value",
+            f"Case '{case.name}': the labels hold {unknown[:8]}, but known values are {sorted(dataset.labels.values)}.",
+            "Add the label to the dataset, or correct the file.",
+            file=case.labels,
+        )
+    if values <= {dataset.labels.values[0]}:
+        yield _about(
+            case,
+            "empty-labels",
+            f"Case '{case.name}': the labels hold nothing but background.",
+            "Keep it if the patient has none of the structures; otherwise label it, or leave the case out.",
+            "warning",
+            case.labels,
+        )
+
+
+def _grid_complaints(case: Case, volumes: list[Volume | None]) -> Iterator[Complaint]:
+    first, *others = volumes
+    names = [path.name for path in case.images]
+    for name, path, other in zip(
+        [*names[1:], "the labels"], [*case.images[1:], case.labels], others, strict=True
+    ):  # the last is the labels
+        if first is None or other is None:
+            continue
+        try:
+            require_same_grid(first, other, f"Case '{case.name}': {names[0]}", name)
+        except GeometryError as error:
+            yield _about(case, "grid-mismatch", str(error), "", file=path)
+
+
+def _is_flat(volume: Volume | None) -> bool:
+    return volume is not None and bool((volume.array == volume.array.flat[0]).all())
+
+
+def _constant(case: Case, path: Path) -> Complaint:
+    return _about(
+        case,
+        "constant-image",
+        f"Case '{case.name}': every voxel of {path.name} has the same value.",
+        "Look at the file; an export may have failed.",
+        "warning",
+        path,
+    )
+
+
+def _canonical_spacing(volume: Volume) -> Spacing:
+    z, y, x = (volume.spacing[axis] for axis in to_canonical(volume.affine)[0])
+    return z, y, x
+
+
+def _twins(examined: list[_Examined]) -> Iterator[Complaint]:
+    """Cases with the same voxels, in the same order or (a mirrored or turned copy) in another."""
+    groups: dict[str, list[_Examined]] = {}
+    for one in examined:
+        if one.unordered:
+            groups.setdefault(one.unordered, []).append(one)
+    for twins in (group for group in groups.values() if len(group) > 1):
+        names = ", ".join(f"'{one.case.name}'" for one in twins)
+        same = "the same voxels" if len({one.content for one in twins}) == 1 else "the same voxels, mirrored or turned,"
+        together = len({one.case.group for one in twins}) == 1
+        yield _about(
+            twins[0].case,
+            "duplicate-voxels",
+            f"The cases {names} hold {same} in their images{'' if together else ' but may fall into different folds'}.",
+            "Leave all but one out." if together else "Leave all but one out, or give them the same patient.",
+            "warning",
+            twins[0].case.images[0],
+        )
+
+
+def _absent_labels(examined: list[_Examined], dataset: Dataset) -> Iterator[Complaint]:
+    values = [one.values for one in examined if one.values is not None]
+    present = frozenset().union(*values)
+    for label in dataset.labels.labels[1:] if values else ():
+        if label.value not in present:
+            yield Complaint(
+                "",
+                f"label-never-occurs-{label.value}",
+                f"No case has the label '{label.name}' (value {label.value}); a network can't learn it.",
+                "Add cases that have it, or take the label out of the dataset.",
+                severity="warning",
+            )
+
+
+def _outliers(examined: list[_Examined]) -> Iterator[Complaint]:
+    spaced = [(one.case, one.spacing) for one in examined if one.spacing is not None]
+    if len(spaced) < 4:
+        return
+    median = np.median([spacing for _, spacing in spaced], axis=0)
+    for case, spacing in spaced:
+        ratio = np.array(spacing) / median
+        if ratio.max() >= _OUTLIER or ratio.min() <= 1 / _OUTLIER:
+            yield _about(
+                case,
+                "spacing-outlier",
+                f"Case '{case.name}' has spacing {spacing} mm where the median is "
+                f"{tuple(round(float(x), 4) for x in median)} (canonical z, y, x).",
+                "Look whether its header is right.",
+                "warning",
+                case.images[0],
+            )
+
+
+def _about(
+    case: Case, code: str, sentence: str, remedy: str, severity: str = "error", file: Path | None = None
+) -> Complaint:
+    return Complaint(
+        case.name, code, sentence, remedy, str(file or case.images[0]), "warning" if severity == "warning" else "error"
+    )
