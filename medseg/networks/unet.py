@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.jit import is_tracing  # type: ignore[attr-defined]
 
 from medseg.networks.blocks import CONVOLUTIONS, TRANSPOSED, ConvStage, check_patch, initialise
 from medseg.planning.plan import NetworkPlan
@@ -85,7 +86,7 @@ class UNet(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         # A traced or compiled graph has its shape checked where it is made.
-        if not torch.jit.is_tracing() and not torch.compiler.is_compiling():
+        if not is_tracing() and not torch.compiler.is_compiling():
             check_patch(x.shape, self.channels, self.divisor, self.dimensions)
         if self.dimensions == 2:
             x = x.squeeze(2)
