@@ -52,5 +52,5 @@ def _cosines(affine: Affine) -> Float64[np.ndarray, "3 3"]:
     return axes / np.linalg.norm(axes, axis=0)
 
 
-def _agreement(cosines: Affine, order: tuple[int, ...]) -> float:
+def _agreement(cosines: Float64[np.ndarray, "3 3"], order: tuple[int, ...]) -> float:
     return float(sum(abs(cosines[row, axis]) for row, axis in zip(_WORLD_ROWS, order, strict=True)))
