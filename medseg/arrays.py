@@ -4,7 +4,8 @@ Arrays are ``(C, Z, Y, X)``, batches ``(B, C, Z, Y, X)``, Labels ``(Z, Y, X)``. 
 inside of a network may drop that axis. Every triple (spacing, shape, patch size) is in ``(z, y, x)`` order; the only
 exceptions end in ``_xyz`` and live in ``medseg/images/``. Spacing is in millimetres. World coordinates are RAS+.
 
-The shapes are checked by jaxtyping under pytest only; at run time these are plain annotations.
+Type and rank are checked by jaxtyping under pytest only; at run time these are plain annotations. The axis names start
+with an underscore, which leaves their sizes free: a function may well return another grid than it was given.
 """
 
 from __future__ import annotations
@@ -12,15 +13,15 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Bool, Float32, Float64, Integer, Shaped
 
-Image = Float32[np.ndarray, "C Z Y X"]
+Image = Float32[np.ndarray, "_C _Z _Y _X"]
 """Intensities, one channel per named input."""
-Labels = Integer[np.ndarray, "Z Y X"]
+Labels = Integer[np.ndarray, "_Z _Y _X"]
 """Structures as integers; uint8, or uint16 past 255 labels."""
-Mask = Bool[np.ndarray, "Z Y X"]
+Mask = Bool[np.ndarray, "_Z _Y _X"]
 """One structure."""
 Affine = Float64[np.ndarray, "4 4"]
 """From (z, y, x, 1) to world millimetres, RAS+."""
-Voxels = Shaped[np.ndarray, "*C Z Y X"]
+Voxels = Shaped[np.ndarray, "*_C _Z _Y _X"]
 """An Image or Labels, whatever its type."""
 
 Triple = tuple[int, int, int]
