@@ -1,0 +1,118 @@
+"""Prepared cases are whole, recognised, and made again when what they came from has changed."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medseg.cases.dataset import Dataset
+from medseg.errors import DatasetError, MedsegError
+from medseg.files import hash_file
+from medseg.images.formats import read_image, write_image
+from medseg.preprocessing.store import open_prepared, prepare_cases, sample_locations
+
+from tiny import TABLE, tiny_plan, write_tiny_dataset
+
+PLAN = tiny_plan()
+CONFIGURATION = PLAN.configurations["3d_fullres"]
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Dataset:
+    return write_tiny_dataset(tmp_path / "data", 3)
+
+
+def _prepare(dataset: Dataset, folder: Path, workers: int = 0, plan=PLAN) -> dict[str, int]:
+    prepare_cases(dataset.cases, TABLE, plan, plan.configurations["3d_fullres"], folder, workers)
+    return {case.name: (folder / case.name / "image.npy").stat().st_mtime_ns for case in dataset.cases}
+
+
+def test_arrays_are_memory_mapped_and_locations_point_at_their_structure(dataset: Dataset, tmp_path: Path) -> None:
+    _prepare(dataset, tmp_path / "prepared")
+    case = open_prepared(tmp_path / "prepared", "case_00")
+    assert isinstance(case.image, np.memmap)
+    assert case.image.shape == (1, 20, 24, 16)
+    assert case.image.dtype == np.float32
+    assert len(case.locations) == 2
+    for index, places in enumerate(case.locations, start=1):
+        assert len(places) == (case.labels == index).sum() > 0
+        assert (case.labels[tuple(places.T)] == index).all()
+
+
+def test_nothing_is_prepared_twice(dataset: Dataset, tmp_path: Path) -> None:
+    assert _prepare(dataset, tmp_path / "p") == _prepare(dataset, tmp_path / "p")
+
+
+def test_the_number_of_workers_changes_no_byte(dataset: Dataset, tmp_path: Path) -> None:
+    for workers in (0, 3):
+        _prepare(dataset, tmp_path / str(workers), workers)
+    for case in dataset.cases:
+        for name in ("image.npy", "labels.npy", "locations.npy"):
+            first, second = (hash_file(tmp_path / str(w) / case.name / name) for w in (0, 3))
+            assert first == second
+
+
+def test_a_changed_image_is_prepared_again_and_only_that_one(dataset: Dataset, tmp_path: Path) -> None:
+    before = _prepare(dataset, tmp_path / "p")
+    path = dataset.cases[1].images[0]
+    volume = read_image(path)
+    write_image(path, volume.array + 1, volume)
+    after = _prepare(dataset, tmp_path / "p")
+    assert [name for name in before if before[name] != after[name]] == ["case_01"]
+
+
+def test_a_touched_but_equal_file_is_not_prepared_again(dataset: Dataset, tmp_path: Path) -> None:
+    before = _prepare(dataset, tmp_path / "p")
+    os.utime(dataset.cases[1].images[0], (1, 1))
+    assert _prepare(dataset, tmp_path / "p") == before
+
+
+def test_another_spacing_prepares_everything_again_and_another_batch_size_nothing(
+    dataset: Dataset, tmp_path: Path
+) -> None:
+    before = _prepare(dataset, tmp_path / "p")
+    bigger = PLAN.model_copy(
+        update={"configurations": {"3d_fullres": CONFIGURATION.model_copy(update={"batch_size": 9})}}
+    )
+    assert _prepare(dataset, tmp_path / "p", plan=bigger) == before
+    coarser = CONFIGURATION.model_copy(update={"spacing": (2.0, 2.0, 2.0)})
+    after = _prepare(dataset, tmp_path / "p", plan=PLAN.model_copy(update={"configurations": {"3d_fullres": coarser}}))
+    assert all(after[name] != before[name] for name in before)
+    assert open_prepared(tmp_path / "p", "case_00").image.shape == (1, 10, 12, 8)
+
+
+def test_every_bad_case_is_named_and_the_good_ones_are_kept(dataset: Dataset, tmp_path: Path) -> None:
+    for case in dataset.cases[:2]:
+        data = case.images[0].read_bytes()
+        case.images[0].write_bytes(data[: len(data) // 2])
+    with pytest.raises(DatasetError) as caught:
+        _prepare(dataset, tmp_path / "p")
+    assert [complaint.case for complaint in caught.value.complaints] == ["case_00", "case_01"]
+    assert open_prepared(tmp_path / "p", "case_02").image.size
+
+
+def test_a_half_written_case_does_not_count(dataset: Dataset, tmp_path: Path) -> None:
+    _prepare(dataset, tmp_path / "p")
+    (tmp_path / "p" / "case_00" / "case.json").write_text("{")
+    with pytest.raises(MedsegError):
+        open_prepared(tmp_path / "p", "case_00")
+    _prepare(dataset, tmp_path / "p")
+    assert open_prepared(tmp_path / "p", "case_00").image.size
+
+
+def test_a_case_without_labels_is_named(dataset: Dataset, tmp_path: Path) -> None:
+    bare = replace(dataset, cases=(replace(dataset.cases[0], labels=None),))
+    with pytest.raises(DatasetError, match="case_00"):
+        _prepare(bare, tmp_path / "p")
+
+
+def test_locations_are_at_most_ten_thousand_or_one_percent() -> None:
+    labels = np.zeros((100, 100, 150), np.uint8)
+    labels[:2] = 1
+    labels[10:] = 2
+    places = sample_locations(labels, 4, "case")
+    assert [int((places[:, 0] == index).sum()) for index in (1, 2, 3)] == [10_000, 13_500, 0]
+    assert (labels[tuple(places[:, 1:].T)] == places[:, 0]).all()
+    np.testing.assert_array_equal(places, sample_locations(labels, 4, "case"))
