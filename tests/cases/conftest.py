@@ -38,9 +38,7 @@ def write_case(name: str, images: list[Path], labels: Path | None, channels: int
 
 def write_decathlon(folder: Path, channels: tuple[str, ...]) -> Path:
     for name in NAMES:
-        write_case(
-            name, [folder / f"imagesTr/{name}.nii.gz"], folder / f"labelsTr/{name}.nii.gz", len(channels)
-        )
+        write_case(name, [folder / f"imagesTr/{name}.nii.gz"], folder / f"labelsTr/{name}.nii.gz", len(channels))
     content = {
         "name": "tiny",
         "modality": {str(i): c for i, c in enumerate(channels)},
