@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import gzip
 import zlib
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
 
 from medseg.errors import ImageFileError
 
@@ -37,7 +37,7 @@ def require_whole(path: Path, voxel_bytes: int) -> None:
         )
 
 
-def _fields(stream: BinaryIO, path: Path) -> dict[str, str]:
+def _fields(stream: BufferedIOBase, path: Path) -> dict[str, str]:
     """Header lines "key = value" (MetaImage) or "key: value" (NRRD), keys in small letters; stops before the voxels."""
     fields: dict[str, str] = {}
     separator = "=" if path.suffix.lower() == ".mha" else ":"
@@ -61,10 +61,10 @@ def _require_attached(fields: dict[str, str], path: Path) -> None:
         )
 
 
-def _count_zlib(stream: BinaryIO, path: Path) -> int:
+def _count_zlib(stream: BufferedIOBase, path: Path) -> int:
     unpacker, count = zlib.decompressobj(), 0
     try:
-        while not unpacker.eof and (chunk := stream.read(1 << 18)):
+        while not unpacker.eof and (chunk := stream.read(1 << 16)):
             count += len(unpacker.decompress(chunk))
     except zlib.error as error:
         raise ImageFileError("corrupt-gzip", f"{path} is damaged: {error}.", _REMEDY) from None
@@ -73,7 +73,7 @@ def _count_zlib(stream: BinaryIO, path: Path) -> int:
     return count
 
 
-def _count_gzip(stream: BinaryIO, path: Path) -> int:
+def _count_gzip(stream: BufferedIOBase, path: Path) -> int:
     count = 0
     try:
         with gzip.GzipFile(fileobj=stream, mode="rb") as unpacked:

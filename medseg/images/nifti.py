@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import nibabel
 import numpy as np
@@ -118,7 +119,7 @@ def _require_one_file(path: Path) -> None:
         )
 
 
-def _read_head(stream: IO[bytes], path: Path) -> _Head:
+def _read_head(stream: BufferedIOBase, path: Path) -> _Head:
     header = _parse(stream, path)
     dimensions = int(header["dim"][0])
     if not 1 <= dimensions <= 7:
@@ -143,7 +144,7 @@ def _read_head(stream: IO[bytes], path: Path) -> _Head:
     return _Head(header, dtype, shape, _scaling(header, path), geometry_of(header, path))
 
 
-def _parse(stream: IO[bytes], path: Path) -> nibabel.Nifti1Header:
+def _parse(stream: BufferedIOBase, path: Path) -> nibabel.Nifti1Header:
     """Take the header apart without nibabel's own checks, which repair silently or only log."""
     start = stream.read(4)
     for size, kind, magic in ((348, nibabel.Nifti1Header, b"n+1\0"), (540, nibabel.Nifti2Header, b"n+2\0")):
@@ -164,7 +165,7 @@ def _parse(stream: IO[bytes], path: Path) -> nibabel.Nifti1Header:
     )
 
 
-def _skip_to_voxels(stream: IO[bytes], header: nibabel.Nifti1Header, voxel_bytes: int, path: Path) -> None:
+def _skip_to_voxels(stream: BufferedIOBase, header: nibabel.Nifti1Header, voxel_bytes: int, path: Path) -> None:
     """Compare the promised size with the file's before memory is asked for, and go to the first voxel."""
     smallest = int(header["sizeof_hdr"]) + 4
     offset = float(header["vox_offset"])
@@ -192,7 +193,7 @@ def _scaling(header: nibabel.Nifti1Header, path: Path) -> tuple[float, float] | 
     return None if slope == 0 or (slope, intercept) == (1.0, 0.0) else (slope, intercept)
 
 
-def _chunks(stream: IO[bytes], head: _Head, path: Path) -> Iterator[tuple[int, NDArray[Any]]]:
+def _chunks(stream: BufferedIOBase, head: _Head, path: Path) -> Iterator[tuple[int, NDArray[Any]]]:
     """Scaled voxels in file order, a part at a time, each with the number of voxels before it."""
     count = int(np.prod(head.shape))
     for start in range(0, count, _CHUNK):
@@ -212,7 +213,7 @@ def _chunks(stream: IO[bytes], head: _Head, path: Path) -> Iterator[tuple[int, N
         yield start, chunk
 
 
-def _after_the_voxels(stream: IO[bytes], path: Path) -> tuple[str, ...]:
+def _after_the_voxels(stream: BufferedIOBase, path: Path) -> tuple[str, ...]:
     extra = drain(stream)
     return (f"{path.name} has {extra} bytes after its last voxel, which were ignored.",) if extra else ()
 

@@ -10,8 +10,8 @@ import gzip
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from io import BufferedIOBase
 from pathlib import Path
-from typing import IO, cast
 
 from medseg.errors import ImageFileError
 
@@ -26,10 +26,10 @@ def is_gzipped(path: Path) -> bool:
 
 
 @contextmanager
-def open_stream(path: Path) -> Iterator[IO[bytes]]:
+def open_stream(path: Path) -> Iterator[BufferedIOBase]:
     """Give the (unpacked) bytes of a file; every kind of damage met inside the block becomes an ImageFileError."""
     try:
-        with cast(IO[bytes], gzip.open(path, "rb") if is_gzipped(path) else path.open("rb")) as stream:
+        with gzip.open(path, "rb") if is_gzipped(path) else path.open("rb") as stream:
             try:
                 yield stream
             except ImageFileError:
@@ -50,7 +50,7 @@ def open_stream(path: Path) -> Iterator[IO[bytes]]:
         ) from None
 
 
-def drain(stream: IO[bytes]) -> int:
+def drain(stream: BufferedIOBase) -> int:
     """Read and forget what is left, and return how many bytes that was; the checksum is verified on the way."""
     count = 0
     while chunk := stream.read(1 << 20):
@@ -59,11 +59,11 @@ def drain(stream: IO[bytes]) -> int:
 
 
 @contextmanager
-def deterministic_stream(path: Path) -> Iterator[IO[bytes]]:
+def deterministic_stream(path: Path) -> Iterator[BufferedIOBase]:
     """A file to write to, gzipped if its name says so, without a date or a name inside: same bytes for same content."""
     with path.open("wb") as raw:
         if not is_gzipped(path):
             yield raw
             return
         with gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0) as packed:
-            yield cast(IO[bytes], packed)
+            yield packed

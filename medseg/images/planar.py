@@ -51,12 +51,7 @@ def read_labels(path: Path) -> Volume:
 def write(path: Path, array: NDArray[Any], like: Volume) -> None:  # noqa: ARG001  (all formats are called alike)
     """Write (Z, Y, X) or (C, Z, Y, X); PNG takes one slice of uint8 or uint16. The place of ``like`` is not stored."""
     if path.suffix.lower() != ".png":
-        pages = np.ascontiguousarray(np.moveaxis(array, 0, -1) if array.ndim == 4 and len(array) > 1 else array)
-        pages = pages.reshape(-1, *pages.shape[-2:]) if array.ndim == 4 and len(array) == 1 else pages
-        with written_whole(path) as temporary:
-            tifffile.imwrite(
-                temporary, pages, photometric="minisblack", compression="zlib", metadata=None, software=False
-            )
+        _write_tiff(path, array)
         return
     if array.ndim != 3 or len(array) != 1 or array.dtype not in (np.uint8, np.uint16):
         raise MedsegError(
@@ -65,6 +60,21 @@ def write(path: Path, array: NDArray[Any], like: Volume) -> None:  # noqa: ARG00
         )
     with written_whole(path) as temporary:
         Pillow.fromarray(np.ascontiguousarray(array[0])).save(temporary, format="PNG")
+
+
+def _write_tiff(path: Path, array: NDArray[Any]) -> None:
+    several = array.ndim == 4 and len(array) > 1
+    pages = np.moveaxis(array, 0, -1) if several else array.reshape(array.shape[-3:])
+    with written_whole(path) as temporary:
+        tifffile.imwrite(
+            temporary,
+            np.ascontiguousarray(pages),
+            photometric="minisblack",
+            planarconfig="contig" if several else None,
+            compression="zlib",
+            metadata=None,
+            software=False,
+        )
 
 
 def _volume(array: NDArray[Any], path: Path, oddities: tuple[str, ...]) -> Volume:
