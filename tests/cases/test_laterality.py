@@ -9,7 +9,8 @@ from medseg.cases.laterality import named_by_side, paired_left_right
     ("left kidney", "right kidney"), ("left_kidney", "kidney_right"), ("Left Kidney", "Right Kidney"),
     ("LeftKidney", "RightKidney"), ("kidney_l", "kidney_r"), ("KIDNEY_L", "KIDNEY_R"), ("hipLeft", "hipRight"),
     ("ctx-lh-cuneus", "ctx-rh-cuneus"), ("lung_upper_lobe_left", "lung_upper_lobe_right"), ("lungleft", "lungright"),
-    ("left", "right"), ("Femur Sin", "Femur Dex"), ("rib_left_1", "rib_right_1"), ("left ventricle l", "right ventricle l"),
+    ("left", "right"), ("Femur Sin", "Femur Dex"), ("rib_left_1", "rib_right_1"),
+    ("left ventricle l", "right ventricle l"),
 ])  # fmt: skip
 def test_pairs_are_found_in_any_spelling_and_order(pair):
     assert paired_left_right([pair[1], "liver", pair[0]]) == (pair,)

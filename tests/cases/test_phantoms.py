@@ -80,7 +80,7 @@ def test_the_same_seed_and_case_give_the_same_bytes_and_others_do_not():
 def test_anatomy_stays_when_the_scanner_changes():
     plain = small(spacing_variation=0.0)
     _, labels = make_phantom(plain, 0)
-    noisy_image, noisy = make_phantom(plain.model_copy(update={"noise": 80.0, "contrast": 0.4}), 0)
+    _, noisy = make_phantom(plain.model_copy(update={"noise": 80.0, "contrast": 0.4}), 0)
     assert np.array_equal(labels.array, noisy.array)
     _, fine = make_phantom(plain.model_copy(update={"spacing": (5.0, 4.0, 4.0)}), 0)
     for value in (1, 2, 3, 4, 5):

@@ -190,7 +190,8 @@ def test_warnings_do_not_fail_a_dataset(tmp_path):
     assert {x.severity for x in complaints} == {"warning"}
     found = {x.code: x for x in complaints}
     assert set(found) == {
-        "empty-labels", "duplicate-voxels", "labels-absent", "spacing-outlier", "constant-image", "label-never-occurs-9",
+        "empty-labels", "duplicate-voxels", "labels-absent", "spacing-outlier", "constant-image",
+        "label-never-occurs-9",
     }  # fmt: skip
     assert "'b', 'c'" in found["duplicate-voxels"].sentence
     assert "different folds" in found["duplicate-voxels"].sentence
