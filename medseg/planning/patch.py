@@ -144,7 +144,7 @@ def _for_cpu(
     spacing: Sequence[float],
     median_shape: Sequence[float],
 ) -> Sized:
-    """The same network made narrower, its batch for about one iteration a second; a smaller patch only if it must be."""
+    """The same network made narrower, and a batch for about an iteration a second; the patch shrinks if it must."""
 
     def narrowed(width: int) -> tuple[NetworkPlan, Triple, float]:
         network, patch = to_network(topology, sizing.architecture, width, sizing.budget.widest)
@@ -157,7 +157,7 @@ def _for_cpu(
             topology = _reduced(topology, spacing, median_shape)
     widths = [width for width in rules.base_features if narrowed(width)[2] <= rules.accepted_seconds]
     network, patch, seconds = narrowed(widths[0] if widths else rules.base_features[-1])
-    affordable = round(rules.iteration_seconds * sizing.smallest_batch / seconds)
+    affordable = int(rules.iteration_seconds * sizing.smallest_batch / seconds)
     batch = min(max(affordable, sizing.smallest_batch), sized.batch)
     batch_limit = sized.batch_limit if affordable > batch else "smallest" if affordable < batch else "time"
     return replace(

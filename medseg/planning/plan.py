@@ -87,6 +87,13 @@ class ConfigurationPlan(Record):
                 )
         if self.dimensions == 2 and self.patch_size[0] != 1:
             raise ValueError(f"a 2D patch_size starts with 1, but is {list(self.patch_size)}")
+        if self.dimensions == 2 and any(part[0] != 1 for part in (*self.network.strides, *self.network.kernels)):
+            raise ValueError("in 2D every stride and kernel starts with 1")
+        if self.patch_size == self.network.divisor:
+            raise ValueError(
+                f"patch_size {list(self.patch_size)} leaves a single voxel in the coarsest stage, which can't be "
+                f"normalised; try {[2 * n if n > 1 else n for n in self.patch_size]}"
+            )
         return self
 
 

@@ -89,7 +89,7 @@ class Preset(Document):
     def _sides_are_known(self) -> Self:
         if self.mirroring == "keep_sides" and self.orientation != "canonical":
             raise ValueError(
-                "mirroring: keep_sides needs orientation: canonical, because left and right are not known in stored axes"
+                "mirroring: keep_sides needs orientation: canonical, since stored axes do not tell left from right"
             )
         return self
 

@@ -48,6 +48,9 @@ def grid_reasons(fingerprint: Fingerprint, preset: Preset, grid: TargetGrid) -> 
         if preset.orientation == "canonical"
         else f"preset '{preset.name}' takes the axes as the files store them",
         "axis_order": "the axis with the coarsest spacing comes first" + (", and it does already" if same else ""),
+        "default_configuration": "the images are single slices"
+        if grid.flat
+        else "the images are volumes, and this one needs no other before it",
         "fingerprint": f"content hash of the measurements of {len(fingerprint.cases)} cases",
     }
 
@@ -130,7 +133,9 @@ def _spacing_reason(name: str, grid: TargetGrid, preset: Preset) -> str:
         return f"coarsened until a patch covers {preset.lowres_below:.0%} of the median case"
     through = "; slices are never resampled across the plane" if name == "2d" else ""
     if grid.finer_than_median:
-        return "median of the dataset; the coarse axis takes its 10th percentile, so that fine cases keep slices" + through
+        return (
+            "median of the dataset; the coarse axis takes its 10th percentile, to keep slices of fine cases" + through
+        )
     return "median of the dataset" + through
 
 

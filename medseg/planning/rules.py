@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 
-from medseg.arrays import Triple
 from medseg.cases.labels import LabelTable
 from medseg.cases.laterality import paired_left_right
 from medseg.errors import PlanError
@@ -21,6 +20,7 @@ from medseg.planning.reasons import (
     channel_reasons,
     configuration_reasons,
     grid_reasons,
+    leaf_keys,
     machine_reasons,
     training_reasons,
 )
@@ -40,24 +40,20 @@ def make_plan(fingerprint: Fingerprint, labels: LabelTable, preset: Preset, mach
     """
     if fingerprint.orientation != preset.orientation:
         raise PlanError(
-            f"The fingerprint is measured in {fingerprint.orientation} orientation, but preset '{preset.name}' plans in "
-            f"{preset.orientation}. Measure it again with this preset."
+            f"The fingerprint is measured in {fingerprint.orientation} orientation, but preset '{preset.name}' plans "
+            f"in {preset.orientation}. Measure it again with this preset."
         )
     if not fingerprint.cases:
         raise PlanError(f"The fingerprint of '{fingerprint.dataset}' holds no cases, so there is nothing to plan from.")
     grid = find_target_grid(fingerprint.cases)
     configurations, reasons = _configurations(fingerprint, labels, preset, machine, grid)
-    default: ConfigurationName = "2d" if grid.flat else "3d_fullres"
     channels = plan_channels(fingerprint, preset)
     mirror_axes, mirror_reason = _mirror_axes(preset, labels, grid)
     training = preset.training.model_copy(update={"mirror_axes": mirror_axes})
     reasons |= grid_reasons(fingerprint, preset, grid) | channel_reasons(channels, fingerprint, preset)
     reasons |= machine_reasons(machine, preset) | training_reasons(training, preset)
     reasons["training.mirror_axes"] = mirror_reason
-    reasons["default_configuration"] = (
-        "the images are single slices" if grid.flat else "the images are volumes, and this one needs no other before it"
-    )
-    return Plan(
+    plan = Plan(
         dataset=fingerprint.dataset,
         preset=preset.name,
         orientation=preset.orientation,
@@ -65,11 +61,12 @@ def make_plan(fingerprint: Fingerprint, labels: LabelTable, preset: Preset, mach
         channels=channels,
         machine=machine,
         configurations=configurations,
-        default_configuration=default,
+        default_configuration="2d" if grid.flat else "3d_fullres",
         training=training,
         fingerprint=fingerprint.content_hash(),
-        reasons=reasons,
     )
+    known = {key: reasons[key] for key in leaf_keys(plan.content()) if key in reasons}
+    return plan.model_copy(update={"reasons": known})
 
 
 def plan_channels(fingerprint: Fingerprint, preset: Preset) -> tuple[ChannelPlan, ...]:
@@ -97,7 +94,7 @@ def plan_channels(fingerprint: Fingerprint, preset: Preset) -> tuple[ChannelPlan
     return tuple(planned)
 
 
-def _mirror_axes(preset: Preset, labels: LabelTable, grid: TargetGrid) -> tuple[Triple | tuple[int, ...], str]:
+def _mirror_axes(preset: Preset, labels: LabelTable, grid: TargetGrid) -> tuple[tuple[int, ...], str]:
     pairs = paired_left_right(labels.names)
     if preset.mirroring == "all":
         return (0, 1, 2), f"all axes, as preset '{preset.name}' says"

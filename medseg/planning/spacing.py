@@ -15,8 +15,8 @@ from medseg.arrays import Spacing, Triple
 from medseg.planning.fingerprint import CaseMeasurements
 
 COARSE = 3.0
-"""An axis is anisotropic when its spacing is more than this many times the others', and its size less than the rest's
-by the same factor."""
+"""An axis is coarse with few slices when its spacing is more than this many times the others', and this many times its
+size is still less than theirs."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def find_target_grid(cases: Sequence[CaseMeasurements]) -> TargetGrid:
     target, finer = _target_spacing(spacings, shapes)
     flat_axes = [a for a in range(3) if np.median(shapes[:, a]) == 1]
     coarsest = int(np.argmax(target)) if not flat_axes else max(flat_axes, key=lambda a: float(target[a]))
-    order = (coarsest, *(a for a in range(3) if a != coarsest))
+    order = ((0, 1, 2), (1, 0, 2), (2, 0, 1))[coarsest]
     resampled = [
         [round(old / new * n) for n, old, new in zip(shape, spacing, target, strict=True)]
         for shape, spacing in zip(shapes, spacings, strict=True)

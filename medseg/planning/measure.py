@@ -1,0 +1,170 @@
+"""From a Dataset to its Fingerprint: every Case is read once, cropped, measured and forgotten.
+
+Knows nothing of networks. Rule: nnU-Net v2's fingerprint (Isensee et al. 2021); sizes and spacings stand in the
+Fingerprint's orientation, and intensities are sampled in stored order, so that they do not depend on it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, TypeVar
+
+import numpy as np
+
+from medseg.arrays import Triple
+from medseg.cases.case import Case, read_case_image, read_case_labels
+from medseg.cases.dataset import Dataset
+from medseg.errors import Complaint, DatasetError, ImageFileError, MedsegError
+from medseg.images.crop import crop, nonzero_box
+from medseg.images.orientation import to_canonical
+from medseg.images.volume import Volume
+from medseg.planning.fingerprint import CaseMeasurements, ChannelIntensities, Fingerprint
+from medseg.planning.intensities import SAMPLE, SEED, Sample, describe_sample, draw_sample, merge_samples
+from medseg.progress import Progress
+
+Orientation = Literal["canonical", "stored"]
+_T = TypeVar("_T")
+_AFFINE_DECIMALS = 3
+"""The hash sees affines in micrometres: headers of other formats differ by float32 roundings."""
+
+
+@dataclass(frozen=True)
+class _Measured:
+    case: CaseMeasurements
+    relative_volume: float
+    samples: tuple[Sample, ...]
+    """One per channel."""
+
+
+def measure_fingerprint(
+    dataset: Dataset, orientation: Orientation, progress: Progress, workers: int = 0, sample: int = SAMPLE
+) -> Fingerprint:
+    """Measure every Case with labels; the result does not depend on ``workers`` (threads; 0 uses the calling one).
+
+    ``sample`` is how many foreground voxels are drawn over all Cases, with replacement.
+    Raises DatasetError with every Case that can't be read, or when no Case has a voxel of any structure.
+    """
+    if not dataset.cases:
+        raise DatasetError(f"Dataset '{dataset.name}' has no cases with labels, so there is nothing to measure.")
+    draws = sample // len(dataset.cases)
+    complaints: list[Complaint] = []
+    measured: list[_Measured] = []
+    progress.start(f"Measuring {len(dataset.cases)} cases", len(dataset.cases))
+    pending: list[list[Sample]] = [[] for _ in dataset.channels]
+    with _mapper(workers) as run:
+        for found in run(lambda case: _try_measure(case, dataset, orientation, draws), dataset.cases):
+            if isinstance(found, Complaint):
+                complaints.append(found)
+            else:
+                measured.append(found)
+                _collect(pending, found.samples)
+            progress.advance()
+    progress.finish()
+    if complaints:
+        raise DatasetError(f"{len(complaints)} of {len(dataset.cases)} cases could not be measured:", complaints)
+    return Fingerprint(
+        dataset=dataset.name,
+        orientation=orientation,
+        labels=("background", *dataset.labels.names),
+        channels=tuple(
+            _channel(name, merge_samples(samples), dataset.name)
+            for name, samples in zip(dataset.channels, pending, strict=True)
+        ),
+        cases=tuple(one.case for one in measured),
+        median_relative_volume=float(np.median([one.relative_volume for one in measured])),
+    )
+
+
+def measure_case(case: Case, dataset: Dataset, orientation: Orientation, draws: int) -> _Measured:
+    """One Case's measurements and its sample of ``draws`` foreground voxels per channel.
+
+    Raises DatasetError or GeometryError when it can't be read, and DatasetError for NaN or infinity.
+    """
+    image = read_case_image(case, len(dataset.channels))
+    labels = read_case_labels(case, dataset.labels, image)
+    if not np.isfinite(image.array).all():
+        raise ImageFileError("not-finite", f"Case '{case.name}': the image holds NaN or infinity.", "Repair the file.")
+    lower, upper = nonzero_box(image.array)
+    cropped = crop(image.array, lower, upper)
+    foreground = crop(labels.array, lower, upper) > 0
+    stream = np.random.RandomState(SEED)
+    samples = tuple(draw_sample(channel[foreground], draws, stream) for channel in cropped)
+    axes = to_canonical(image.affine)[0] if orientation == "canonical" else (0, 1, 2)
+    size = (cropped.shape[1], cropped.shape[2], cropped.shape[3])
+    measurements = CaseMeasurements(
+        name=case.name,
+        spacing=_permuted(image.spacing, axes),
+        shape=_permuted(image.shape, axes),
+        cropped_shape=_permuted(size, axes),
+        label_voxels=tuple(np.bincount(labels.array.ravel(), minlength=len(dataset.labels)).tolist()),
+        voxel_hash=_voxel_hash(image, labels),
+    )
+    return _Measured(measurements, math.prod(size) / math.prod(image.shape), samples)
+
+
+def _try_measure(case: Case, dataset: Dataset, orientation: Orientation, draws: int) -> _Measured | Complaint:
+    try:
+        return measure_case(case, dataset, orientation, draws)
+    except ImageFileError as error:
+        return Complaint(case.name, error.code, error.sentence, error.remedy)
+    except MedsegError as error:
+        return Complaint(case.name, "unreadable-case", str(error), "")
+
+
+@contextmanager
+def _mapper(workers: int) -> Iterator:
+    """The built-in ``map``, or one over threads; both keep the order of the Cases."""
+    if workers < 1:
+        yield map
+        return
+    with ThreadPoolExecutor(workers, thread_name_prefix="measure") as pool:
+        try:
+            yield pool.map
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _collect(pending: list[list[Sample]], samples: tuple[Sample, ...]) -> None:
+    """Keep a Case's samples; from time to time equal values are joined, so that memory follows the distinct ones."""
+    for kept, drawn in zip(pending, samples, strict=True):
+        kept.append(drawn)
+        if sum(len(s.values) for s in kept[1:]) > max(len(kept[0].values), 4_000_000):
+            kept[:] = [merge_samples(kept)]
+
+
+def _channel(name: str, sample: Sample, dataset: str) -> ChannelIntensities:
+    if len(sample.values) == 0:
+        raise DatasetError(
+            f"No case of dataset '{dataset}' has a voxel of any structure, so nothing can be planned for them. "
+            "Check that the labels are the right files and lie on the images."
+        )
+    found = describe_sample(sample)
+    low, median, high = found.percentiles
+    return ChannelIntensities(
+        name=name,
+        mean=found.mean,
+        median=median,
+        std=found.std,
+        minimum=found.minimum,
+        maximum=found.maximum,
+        percentile_00_5=low,
+        percentile_99_5=high,
+    )
+
+
+def _voxel_hash(image: Volume, labels: Volume) -> str:
+    digest = hashlib.sha256()
+    digest.update(repr((image.array.shape, (image.affine.round(_AFFINE_DECIMALS) + 0.0).tolist())).encode())
+    digest.update(np.ascontiguousarray(image.array, dtype="<f4").data)
+    digest.update(np.ascontiguousarray(labels.array, dtype="<u4").data)
+    return digest.hexdigest()
+
+
+def _permuted(values: tuple[_T, _T, _T], axes: Triple) -> tuple[_T, _T, _T]:
+    a, b, c = axes
+    return values[a], values[b], values[c]
