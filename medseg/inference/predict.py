@@ -10,11 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import nn
 
 from medseg.arrays import Image, Labels, label_dtype
@@ -107,10 +104,10 @@ class Options:
 
 @dataclass(frozen=True)
 class Prediction:
-    """Labels as they go to a file."""
+    """What was found in one Case."""
 
-    labels: NDArray[np.integer[Any]]
-    """File values ``(Z, Y, X)`` on the grid of ``image``."""
+    indices: Labels
+    """``(Z, Y, X)`` on the grid of ``image``; ``LabelTable.to_values`` makes file values of them."""
     image: Volume
     """As read; what the labels are written like."""
     remarks: tuple[str, ...]
@@ -146,7 +143,7 @@ def predict_case(
         case=case.name,
         progress=progress,
     )
-    return Prediction(model.labels.to_values(indices), image, (*image.remarks, *_doubts(image, model)))
+    return Prediction(indices, image, (*image.remarks, *_doubts(image, model)))
 
 
 def _doubts(image: Volume, model: Networks) -> tuple[str, ...]:

@@ -55,7 +55,12 @@ def everything_then_argmax(scores, grid):
     return np.einsum("kzyx,az,by,cx->kabc", scores, z, y, x, optimize=True).argmax(0)
 
 
-SHAPES = [((12, 14, 10), (17, 23, 15)), ((12, 14, 10), (7, 9, 6)), ((12, 14, 10), (12, 20, 10)), ((5, 14, 10), (9, 14, 4))]
+SHAPES = [
+    ((12, 14, 10), (17, 23, 15)),
+    ((12, 14, 10), (7, 9, 6)),
+    ((12, 14, 10), (12, 20, 10)),
+    ((5, 14, 10), (9, 14, 4)),
+]
 
 
 @pytest.mark.parametrize(("prepared", "cropped"), SHAPES)

@@ -1,0 +1,39 @@
+"""``medseg bundle``: collect the trained folds of a workspace in one folder to carry away.
+
+A second, after training: ``medseg bundle output=my_model``
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from medseg.commands.console import say
+from medseg.paths import Workspace, last_used
+from medseg.settings import Settings, build
+
+
+class BundleSettings(Settings):
+    """Settings of ``medseg bundle``."""
+
+    workspace: Path | None = None
+    """A folder with trained folds; by default the one last used from here."""
+    output: Path
+    """Folder of the bundle: new, empty, or an older bundle, which is then replaced."""
+
+
+SETTINGS = (BundleSettings,)
+
+
+def run(words: Mapping[str, str]) -> None:
+    """Write the bundle whole, and say what is in it."""
+    settings = build(BundleSettings, words)
+    from medseg.inference.bundle import write_bundle
+
+    workspace = Workspace(settings.workspace) if settings.workspace else last_used()
+    if settings.workspace is None:
+        say(f"Workspace: {workspace.folder} (the one last used from here)")
+    model = write_bundle(workspace, settings.output)
+    for configuration, folds in model.weights.items():
+        say(f"{configuration}: fold(s) {', '.join(str(fold) for fold in folds)}")
+    say(f"Bundle: {settings.output}\nNext: medseg predict model={settings.output} input=DIR output=DIR")

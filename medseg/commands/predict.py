@@ -1,0 +1,258 @@
+"""``medseg predict``: segment new images with a trained model; a bad case is reported and does not stop the others.
+
+A minute on a CPU after training: ``medseg predict input=DIR output=predictions``
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, PositiveInt
+
+from medseg.cases.case import Case
+from medseg.cases.labels import LabelTable
+from medseg.commands.console import Bar, say
+from medseg.errors import MedsegError, SettingsError
+from medseg.evaluation.palette import colors_of
+from medseg.evaluation.pictures import draw_comparison
+from medseg.images.formats import write_labels
+from medseg.inference.inputs import find_cases, suffix_of
+from medseg.run_record import RunRecord, record_run
+from medseg.settings import Settings, build
+
+if TYPE_CHECKING:
+    from medseg.inference.model import Model, Networks
+    from medseg.inference.predict import Memory, Options, Prediction
+
+_PICTURES = 5
+
+
+class PredictSettings(Settings):
+    """Settings of ``medseg predict``."""
+
+    input: Path
+    """An image file or a folder of them; several channels of a case are named X_0000, X_0001, ..."""
+    output: Path
+    """Folder for the labels, one file for each case in the format of its image."""
+    model: Path | None = None
+    """A bundle or a workspace; by default the workspace last used from here."""
+    configuration: str | None = None
+    """2d, 3d_fullres, ...; by default the plan's own choice."""
+    folds: int | Literal["all"] | tuple[int | Literal["all"], ...] = "all"
+    """Whose networks are averaged, such as [0,1]; all takes every trained fold."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute; auto takes a GPU where there is one."""
+    mirror: bool = True
+    """Average over mirror images as well: up to 8 times slower, a little better."""
+    step: float = Field(default=0.5, gt=0, le=1)
+    """Distance of neighbouring tiles as a share of the patch."""
+    tile_batch: PositiveInt | None = None
+    """Tiles that go through the network at once; by default chosen by the memory."""
+    combine: Literal["probabilities", "logits"] = "probabilities"
+    """What is averaged over tiles, mirror images and folds; logits is nnU-Net's way."""
+    skip_existing: bool = False
+    """Keep the labels that an earlier, interrupted run with the same model has written."""
+    picture: bool = True
+    """Draw a PNG of the first few cases."""
+
+
+SETTINGS = (PredictSettings,)
+_DECISIVE = ("mirror", "step", "combine")
+"""Settings that change the labels, beside the model itself."""
+
+
+@dataclass
+class _Outcome:
+    """What became of the cases, by name."""
+
+    done: dict[str, dict[str, Any]] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    largest_memory: int = 0
+
+
+def run(words: Mapping[str, str]) -> int:
+    """Predict every case; the exit code is 2 when one of them could not be predicted."""
+    settings = build(PredictSettings, words)
+    from medseg.inference.bundle import open_model
+    from medseg.inference.devices import choose_device
+    from medseg.inference.predict import Options
+
+    model = open_model(settings.model)
+    if settings.model is None:
+        say(f"Model: {model.folder} (the workspace last used from here)")
+    cases, complaints = find_cases(settings.input, [channel.name for channel in model.plan.channels])
+    targets = {case.name: settings.output / f"{case.name}{suffix_of(case.images[0])}" for case in cases}
+    _require_apart(cases, targets)
+    device = choose_device(settings.device)
+    networks = model.load(settings.configuration, _folds(settings), device)
+    options = Options(device, settings.mirror, settings.step, settings.tile_batch, settings.combine)
+    outcome = _Outcome(failed={complaint.case: str(complaint) for complaint in complaints})
+    if settings.skip_existing:
+        outcome.done = _earlier(settings, networks, targets)
+    networks.labels.save(settings.output / "labels.yaml")
+    _say_what(networks, len(cases), outcome, options)
+    try:
+        _record(settings, words, model, networks, options, outcome)
+        _predict_all(cases, targets, networks, options, settings, outcome)
+    finally:
+        _record(settings, words, model, networks, options, outcome)
+    return _conclude(settings, cases, outcome)
+
+
+def _predict_all(
+    cases: Sequence[Case],
+    targets: Mapping[str, Path],
+    networks: Networks,
+    options: Options,
+    settings: PredictSettings,
+    outcome: _Outcome,
+) -> None:
+    waiting = [case for case in cases if case.name not in outcome.done]
+    with Bar() as bar:
+        for number, case in enumerate(waiting, start=1):
+            started = time.monotonic()
+            try:
+                remarks = _predict_one(case, targets[case.name], networks, options, settings, outcome, bar)
+            except Exception as error:
+                # The others should not wait for a fault of ours either; alone, the case shows its whole traceback.
+                if not isinstance(error, MedsegError) and len(cases) == 1:
+                    raise
+                outcome.failed[case.name] = _told(case, error)
+                bar.finish()
+                say(f"{number}/{len(waiting)} {case.name}: failed")
+                continue
+            bar.finish()
+            seconds = round(time.monotonic() - started, 2)
+            outcome.done[case.name] = {"seconds": seconds, "file": targets[case.name].name, "remarks": list(remarks)}
+            say(f"{number}/{len(waiting)} {case.name}: {seconds:.1f} s")
+            for remark in remarks:
+                say(f"    {remark}")
+
+
+def _told(case: Case, error: Exception) -> str:
+    if isinstance(error, MedsegError):
+        return str(error)
+    return f"Case '{case.name}': {type(error).__name__}: {error}. Predict this file alone to see more."
+
+
+def _predict_one(
+    case: Case,
+    target: Path,
+    networks: Networks,
+    options: Options,
+    settings: PredictSettings,
+    outcome: _Outcome,
+    bar: Bar,
+) -> tuple[str, ...]:
+    from medseg.inference.predict import predict_case
+
+    def announce(memory: Memory) -> None:
+        # Said for the first case, and again only where a case needs clearly more.
+        if memory.host + memory.device > 1.1 * outcome.largest_memory:
+            outcome.largest_memory = memory.host + memory.device
+            say(f"Case '{case.name}' needs up to about {memory}.")
+
+    prediction = predict_case(case, networks, options, bar, announce)
+    write_labels(target, networks.labels.to_values(prediction.indices), prediction.image)
+    if settings.picture and len(outcome.done) < _PICTURES:
+        try:
+            _draw(settings.output / "pictures" / f"{case.name}.png", case.name, prediction, networks.labels)
+        except Exception as error:  # the labels are written; a picture is no reason to call them failed
+            return (*prediction.remarks, f"No picture was drawn: {type(error).__name__}: {error}")
+    return prediction.remarks
+
+
+def _draw(path: Path, name: str, prediction: Prediction, labels: LabelTable) -> None:
+    """The first channel and the prediction side by side."""
+    image = prediction.image
+    draw_comparison(
+        path,
+        image.array[0],
+        None,
+        prediction.indices,
+        image.spacing,
+        labels.names,
+        colors_of(labels.labels),
+        name,
+        image.affine if image.orientation_known else None,
+    )
+
+
+def _folds(settings: PredictSettings) -> tuple[int | str, ...] | None:
+    """None stands for every numbered fold; ``["all"]`` for the network that was trained on every case."""
+    if settings.folds == "all":
+        return None
+    return (settings.folds,) if isinstance(settings.folds, int) else settings.folds
+
+
+def _require_apart(cases: Sequence[Case], targets: Mapping[str, Path]) -> None:
+    """Never write over an image."""
+    images = {image.resolve() for case in cases for image in case.images}
+    for target in targets.values():
+        if target.resolve() in images:
+            raise SettingsError(
+                f"The labels would overwrite the image {target}. Choose another folder with output=DIR."
+            )
+
+
+def _earlier(settings: PredictSettings, networks: Networks, targets: Mapping[str, Path]) -> dict[str, dict[str, Any]]:
+    """What an earlier run with the same model and settings has finished. Raises SettingsError after another one."""
+    present = {name: {"file": target.name} for name, target in targets.items() if target.is_file()}
+    path = settings.output / "run.json"
+    if not present:
+        return {}
+    record = RunRecord.load(path) if path.is_file() else None
+    same = record is not None and record.facts.get("model") == networks.identity
+    values = settings.model_dump(mode="json")
+    if record is None or not same or any(record.settings.get(key) != values[key] for key in _DECISIVE):
+        raise SettingsError(
+            f"{settings.output} holds labels of another model or other settings, so skip_existing=true would mix them. "
+            "Choose another folder with output=DIR, or leave skip_existing out to predict all cases anew."
+        )
+    return {name: record.facts.get("cases", {}).get(name, found) for name, found in present.items()}
+
+
+def _say_what(networks: Networks, count: int, outcome: _Outcome, options: Options) -> None:
+    folds = ", ".join(str(fold) for fold in networks.folds)
+    flips = 2 ** len(networks.mirror_axes) if options.mirror else 1
+    kept = f", {len(outcome.done)} of them done already" if outcome.done else ""
+    say(
+        f"{count} case(s){kept}; {networks.name}, fold(s) {folds}, {flips} mirror image(s) each, tiles "
+        f"{'x'.join(map(str, networks.configuration.patch_size))} at step {options.step:g} on {options.device}"
+    )
+
+
+def _record(
+    settings: PredictSettings,
+    words: Mapping[str, str],
+    model: Model,
+    networks: Networks,
+    options: Options,
+    outcome: _Outcome,
+) -> None:
+    sources = {name: "words" if name in words else "default" for name in PredictSettings.model_fields}
+    facts = {
+        "model": networks.identity,
+        "model_folder": str(model.folder.resolve()),
+        "configuration": networks.name,
+        "folds": list(networks.folds),
+        "device": str(options.device),
+        "estimated_memory_bytes": outcome.largest_memory,
+        "cases": outcome.done,
+        "failed": outcome.failed,
+    }
+    record_run(settings.output / "run.json", "predict", words, settings.model_dump(mode="json"), sources, facts)
+
+
+def _conclude(settings: PredictSettings, cases: Sequence[Case], outcome: _Outcome) -> int:
+    say(f"{len(outcome.done)} predicted, {len(outcome.failed)} failed; labels are in {settings.output}")
+    files = {case.name: f"{case.name}{suffix_of(case.images[0])}" for case in cases}
+    for name, sentence in sorted(outcome.failed.items()):
+        say(f"  - {sentence if name in sentence else f'{name}: {sentence}'}")
+        if name in files and (settings.output / files[name]).exists():
+            say(f"    {files[name]} in the output folder is from an earlier run.")
+    return 2 if outcome.failed else 0

@@ -1,0 +1,180 @@
+import itertools
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from medseg.errors import SettingsError
+from medseg.images.volume import Volume
+from medseg.inference.predict import choose_tile_batch, predict_image
+from medseg.networks.build import build_network
+from medseg.planning.plan import ChannelPlan, ConfigurationPlan, Machine, NetworkPlan, Plan, TrainingPlan
+from medseg.preprocessing.prepare import prepare_image
+
+
+def configuration_of(patch=(8, 8, 8), spacing=(2.0, 1.0, 1.0), dimensions=3) -> ConfigurationPlan:
+    flat = dimensions == 2
+    return ConfigurationPlan(
+        dimensions=dimensions,
+        spacing=spacing,
+        median_shape=(16, 16, 16),
+        patch_size=patch,
+        batch_size=2,
+        batch_dice=False,
+        network=NetworkPlan(
+            features=(4, 8),
+            strides=((1, 1, 1), (1, 2, 2) if flat else (2, 2, 2)),
+            kernels=((1, 3, 3),) * 2 if flat else ((3, 3, 3),) * 2,
+            encoder_convolutions=(1, 1),
+            decoder_convolutions=(1,),
+        ),
+    )
+
+
+def plan_of(configuration, axis_order=(0, 1, 2)) -> Plan:
+    return Plan(
+        dataset="tiny",
+        preset="default",
+        orientation="canonical",
+        axis_order=axis_order,
+        channels=(ChannelPlan(name="value", normalisation="none"),),
+        machine=Machine(device="cpu"),
+        configurations={"3d_fullres": configuration},
+        default_configuration="3d_fullres",
+        training=TrainingPlan(),
+        fingerprint="0" * 64,
+    )
+
+
+class Threshold(nn.Module):
+    """Class = intensity: the segmentation of an image is known, whatever its orientation."""
+
+    def forward(self, tiles):
+        return torch.cat([-40 * (tiles - value).abs() for value in range(4)], dim=1)
+
+
+def body() -> np.ndarray:
+    """Boxes of values 1 to 3, nowhere symmetric, in a background of 0."""
+    image = np.zeros((14, 18, 20), np.float32)
+    image[2:11, 3:16, 2:17] = 1
+    image[3:7, 4:9, 3:14] = 2
+    image[8:10, 10:15, 9:16] = 3
+    return image
+
+
+ORIENTATIONS = [
+    (permutation, signs)
+    for permutation in itertools.permutations(range(3))
+    for signs in itertools.product((1, -1), repeat=3)
+]
+
+
+@pytest.mark.parametrize(("permutation", "signs"), ORIENTATIONS[::5])
+@pytest.mark.parametrize("axis_order", [(0, 1, 2), (2, 0, 1)])
+def test_labels_lie_where_the_structures_lie_in_every_orientation(permutation, signs, axis_order):
+    image = body()
+    spacing = (2.0, 1.0, 1.5)
+    affine = np.eye(4)
+    affine[:3, :3] = 0
+    for world, (axis, sign) in enumerate(zip(permutation, signs, strict=True)):
+        affine[world, axis] = sign * spacing[axis]
+    configuration = configuration_of(spacing=tuple(sorted((1.5, 1.0, 1.0), reverse=True)))
+    plan = plan_of(configuration, axis_order)
+    prepared, grid = prepare_image(Volume(image[None], affine), plan, configuration)
+    found = predict_image(prepared, grid, [Threshold()], configuration, classes=4, mirror_axes=(0, 1, 2))
+    assert found.shape == image.shape
+    for value in range(1, 4):
+        overlap = (found == value) & (image == value)
+        assert 2 * overlap.sum() / ((found == value).sum() + (image == value).sum()) > 0.8
+
+
+def test_on_the_files_own_grid_every_voxel_is_right():
+    image = body()
+    configuration = configuration_of(spacing=(1.0, 1.0, 1.0))
+    prepared, grid = prepare_image(
+        Volume(image[None], np.diag([-1.0, 1, -1, 1])), plan_of(configuration), configuration
+    )
+    found = predict_image(prepared, grid, [Threshold()], configuration, classes=4, mirror_axes=(0, 1, 2))
+    np.testing.assert_array_equal(found, image)
+
+
+def test_a_2d_network_predicts_every_slice_of_a_volume():
+    configuration = configuration_of((1, 8, 8), dimensions=2)
+    torch.manual_seed(0)
+    network = build_network(configuration.network, 2, 1, 3).eval()
+    image = np.random.default_rng(0).normal(size=(1, 7, 8, 8)).astype(np.float32)
+    prepared, grid = prepare_image(Volume(image, np.diag([5.0, 1, 1, 1])), plan_of(configuration), configuration)
+    # canonical turns (z, y, x) so that axis 0 runs along the world's z; here the file's z runs along x
+    assert prepared.shape[1] == grid.prepared_shape[0]
+    found = predict_image(prepared, grid, [network], configuration, classes=3, mirror_axes=(0, 1, 2))
+    oriented = grid.orient(found)
+    with torch.inference_mode():
+        single = [
+            sum(
+                network(torch.from_numpy(prepared[None, :, z : z + 1]).flip(axes)).softmax(1).flip(axes)
+                for axes in ([], [3], [4], [3, 4])
+            )
+            for z in range(prepared.shape[1])
+        ]
+    if grid.prepared_shape == grid.cropped_shape and prepared.shape[2:] == (8, 8):
+        np.testing.assert_array_equal(oriented, torch.cat(single, dim=2)[0].argmax(0).numpy())
+
+
+def test_networks_are_left_in_the_mode_in_which_they_came():
+    configuration = configuration_of(spacing=(1.0, 1.0, 1.0))
+    prepared, grid = prepare_image(Volume(body()[None], np.eye(4)), plan_of(configuration), configuration)
+    network = build_network(configuration.network, 3, 1, 4).train()
+    predict_image(prepared, grid, [network], configuration, classes=4)
+    assert network.training
+
+
+@pytest.mark.parametrize("step", [0, 1.5, -1])
+def test_a_step_that_leaves_gaps_is_refused(step):
+    configuration = configuration_of(spacing=(1.0, 1.0, 1.0))
+    prepared, grid = prepare_image(Volume(body()[None], np.eye(4)), plan_of(configuration), configuration)
+    with pytest.raises(SettingsError, match="step should be above 0"):
+        predict_image(prepared, grid, [Threshold()], configuration, classes=4, step=step)
+
+
+def test_a_cpu_takes_one_large_tile_or_a_few_small_ones_at_once():
+    cpu = torch.device("cpu")
+    assert choose_tile_batch(configuration_of((64, 64, 64)), 1, 3, cpu) == 1
+    assert choose_tile_batch(configuration_of((128, 128, 128)), 1, 3, cpu) == 1
+    assert choose_tile_batch(configuration_of((1, 256, 256), dimensions=2), 1, 3, cpu) == 4
+
+
+_PEAK = """
+import resource, sys
+import numpy as np, torch
+from torch import nn
+sys.path[:0] = sys.argv[2:]
+from test_predict_image import configuration_of
+from medseg.inference.predict import predict_image
+from medseg.preprocessing.grid import Grid
+
+torch.set_num_threads(1)
+depth, classes = int(sys.argv[1]), 64
+shape = (depth, 64, 64)
+grid = Grid(file_shape=(depth, 80, 80), permutation=(0, 1, 2), flips=(False,) * 3, crop_lower=(0, 0, 0),
+            cropped_shape=(depth, 80, 80), cropped_spacing=(1, .8, .8), prepared_shape=shape, prepared_spacing=(1, 1, 1))
+image = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
+predict_image(image, grid, [nn.Conv3d(1, classes, 1)], configuration_of((8, 64, 64)), classes=classes, tile_batch=1)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_classes_times_the_volume():
+    from pathlib import Path
+
+    here = Path(__file__)
+
+    def peak(depth: int) -> int:
+        words = [sys.executable, "-c", _PEAK, str(depth), str(here.parent), str(here.parents[2])]
+        return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
+
+    growth, whole = peak(240) - peak(40), 64 * 200 * 64 * 64 * 4
+    assert growth < whole / 10
