@@ -65,6 +65,12 @@ class LabelTable(Document):
         """File values in index order, background first."""
         return tuple(label.value for label in self.labels)
 
+    @property
+    def colors(self) -> list[tuple[int, int, int]] | None:
+        """Colours in index order (index 1 first), or None unless every structure has one of its own."""
+        found = [label.color for label in self.labels[1:] if label.color is not None]
+        return found if len(found) == len(self.labels) - 1 else None
+
     def __len__(self) -> int:
         """Number of classes, background included."""
         return len(self.labels)

@@ -87,7 +87,7 @@ class PhantomRecipe(Document):
         return values
 
 
-def load_phantom_recipe(name_or_path: str | Path = "phantom_abdomen") -> PhantomRecipe:
+def load_recipe(name_or_path: str | Path = "phantom_abdomen") -> PhantomRecipe:
     """A shipped recipe by name, or a file. Raises DatasetError naming the shipped ones when there is none such."""
     path = Path(name_or_path)
     if path.suffix not in {".yaml", ".yml", ".json"}:

@@ -19,12 +19,14 @@ from medseg.cases.formats import read_dataset, save_dataset
 from medseg.cases.labels import LabelTable
 from medseg.cases.phantom_anatomy import AIR
 from medseg.cases.phantom_patient import Patient, draw_patient, parts_filled, random_stream
-from medseg.cases.phantom_recipe import PhantomRecipe
+from medseg.cases.phantom_recipe import PhantomRecipe, load_recipe
 from medseg.errors import DatasetError, MedsegError
 from medseg.files import folder_written_whole
 from medseg.images.formats import write_image, write_labels
 from medseg.images.volume import Volume
 from medseg.progress import Progress, Silent
+
+__all__ = ["PhantomRecipe", "load_recipe", "make_phantom", "write_phantoms"]
 
 _DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
 """Letter -> world axis (x, y, z) and sign."""

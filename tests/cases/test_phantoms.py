@@ -8,8 +8,7 @@ import pytest
 
 from medseg.cases.case import read_case_image, read_case_labels
 from medseg.cases.formats import read_dataset
-from medseg.cases.phantom_recipe import PhantomRecipe, load_phantom_recipe
-from medseg.cases.phantoms import make_phantom, write_phantoms
+from medseg.cases.phantoms import PhantomRecipe, load_recipe, make_phantom, write_phantoms
 from medseg.cases.sources import DatasetSource
 from medseg.errors import DatasetError
 from medseg.images.orientation import axis_codes
@@ -19,7 +18,7 @@ SMALL = {"spacing": (10.0, 8.0, 8.0), "cases": 3}
 
 
 def small(**changes) -> PhantomRecipe:
-    return load_phantom_recipe().model_copy(update={**SMALL, **changes})
+    return load_recipe().model_copy(update={**SMALL, **changes})
 
 
 def centre_mm(volume, value):
@@ -36,7 +35,7 @@ def test_every_shipped_recipe_can_be_read():
 
 
 def test_every_structure_is_there_on_its_side_at_a_likely_size():
-    recipe = load_phantom_recipe()
+    recipe = load_recipe()
     for index in range(3):
         image, labels = make_phantom(recipe, index)
         litres = np.prod(labels.spacing) / 1e6
@@ -58,7 +57,7 @@ def test_every_structure_is_there_on_its_side_at_a_likely_size():
 
 
 def test_organs_overlap_in_intensity_but_not_with_fat():
-    recipe = load_phantom_recipe()
+    recipe = load_recipe()
     image, labels = make_phantom(recipe, 1)
     of = {x.name: image.array[0][labels.array == x.value] for x in recipe.labels}
     assert abs(np.median(of["liver"]) - np.median(of["spleen"])) < 2 * of["liver"].std()
@@ -161,12 +160,12 @@ def test_a_recipe_that_makes_no_sense_is_refused(tmp_path, change, words):
     text = (shipped("datasets") / "phantom_abdomen.yaml").read_text().replace(change, words)
     (tmp_path / "r.yaml").write_text(text)
     with pytest.raises(DatasetError, match=r"r\.yaml"):
-        load_phantom_recipe(tmp_path / "r.yaml")
+        load_recipe(tmp_path / "r.yaml")
 
 
 def test_an_unknown_recipe_names_the_known_ones():
     with pytest.raises(DatasetError, match="phantom_abdomen"):
-        load_phantom_recipe("no_such")
+        load_recipe("no_such")
 
 
 def test_labels_left_out_of_a_recipe_become_what_is_around_them():
