@@ -1,0 +1,154 @@
+"""Random training patches from prepared Cases: which follows from (seed, iteration, sample) alone.
+
+Knows nothing of augmentation beyond how much larger than the patch it wants its input. A run can therefore be resumed
+at any iteration and gives the same batches with any number of workers or ranks. Rules: nnU-Net's data loader (Isensee
+et al. 2021).
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from medseg.arrays import Triple
+from medseg.errors import PlanError
+from medseg.preprocessing.store import PreparedCase, open_prepared
+from medseg.training.augmentation_spatial import initial_patch_size
+from medseg.training.recipe import Recipe
+
+_MOST_OPEN = 128
+"""Cases kept open; each holds three of the 1024 files that a process may usually have open."""
+_TRAINING, _HELD_OUT = 0, 1
+
+
+class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
+    """Batches by iteration: images (B, C, *initial) float32, labels (B, *initial) uint8 (int32 past 255 labels).
+
+    Cases are drawn uniformly with replacement. The last ``B - round(B (1 - foreground_share))`` patches of the whole
+    batch are centred on a random voxel of a structure, the structure uniform among those in the Case; the others lie
+    anywhere in the Case. A patch stays inside the Case as far as it fits; the margin read for rotation, and a Case
+    smaller than the patch, are filled with 0. Rank r of n takes its slice of the batch. ``held_out`` draws from another
+    random stream. Raises PlanError when there is no Case, or less than one patch for each rank.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        cases: Sequence[str],
+        recipe: Recipe,
+        rank: int = 0,
+        world: int = 1,
+        held_out: bool = False,
+    ) -> None:
+        configuration, training = recipe.configuration, recipe.training
+        if not cases:
+            raise PlanError("There is no case to take patches from. Add cases, or choose fewer folds.")
+        if configuration.batch_size < world:
+            raise PlanError(
+                f"A batch of {configuration.batch_size} can not be shared by {world} processes. "
+                f"Set batch_size to {world} or more, or use fewer devices."
+            )
+        self.folder, self.cases = folder, tuple(cases)
+        self.patch = configuration.patch_size
+        self.initial = initial_patch_size(configuration, None if held_out else training.augmentation)
+        self.seed, self.stream = training.seed, _HELD_OUT if held_out else _TRAINING
+        batch = configuration.batch_size
+        self.first_forced = round(batch * (1 - training.foreground_share))
+        self.samples = range(rank * batch // world, (rank + 1) * batch // world)
+        self._open: OrderedDict[str, PreparedCase] = OrderedDict()
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """The batch of one iteration."""
+        pairs = [self._sample(index, sample) for sample in self.samples]
+        images = np.stack([image for image, _ in pairs])
+        labels = np.stack([label for _, label in pairs])
+        if labels.dtype != np.uint8:
+            labels = labels.astype(np.int32)  # torch does little with uint16
+        return torch.from_numpy(images), torch.from_numpy(labels)
+
+    def cases_of(self, iteration: int) -> str:
+        """The names of the Cases in one iteration's batch, for messages."""
+        return ", ".join(self._case_and_random(iteration, sample)[0] for sample in self.samples)
+
+    def _case_and_random(self, iteration: int, sample: int) -> tuple[str, np.random.Generator]:
+        sequence = np.random.SeedSequence(self.seed, spawn_key=(self.stream, iteration, sample))
+        random = np.random.Generator(np.random.Philox(sequence))
+        return self.cases[random.integers(len(self.cases))], random
+
+    def _sample(self, iteration: int, sample: int) -> tuple[NDArray[np.float32], NDArray[np.unsignedinteger]]:
+        name, random = self._case_and_random(iteration, sample)
+        case = self._opened(name)
+        corner = self._corner(case, sample >= self.first_forced, random)
+        margin = tuple((i - p) // 2 for i, p in zip(self.initial, self.patch, strict=True))
+        start = (corner[0] - margin[0], corner[1] - margin[1], corner[2] - margin[2])
+        return cut(case.image, start, self.initial), cut(case.labels, start, self.initial)
+
+    def _corner(self, case: PreparedCase, forced: bool, random: np.random.Generator) -> Triple:
+        """The lowest voxel (z, y, x) of the patch; a patch larger than the Case is centred on it."""
+        present = [places for places in case.locations if len(places)]
+        voxel = None
+        if forced and present:
+            places = present[random.integers(len(present))]
+            voxel = places[random.integers(len(places))]
+        corner = []
+        for axis, (size, patch) in enumerate(zip(case.labels.shape, self.patch, strict=True)):
+            room = size - patch
+            if room <= 0:
+                corner.append(room // 2)
+            elif voxel is None:
+                corner.append(int(random.integers(room + 1)))
+            else:
+                corner.append(min(max(int(voxel[axis]) - patch // 2, 0), room))
+        return corner[0], corner[1], corner[2]
+
+    def _opened(self, name: str) -> PreparedCase:
+        """The Case, kept open for the next time; the one unused for longest is closed when there are too many."""
+        if name not in self._open:
+            self._open[name] = open_prepared(self.folder, name)
+            if len(self._open) > _MOST_OPEN:
+                self._open.popitem(last=False)
+        self._open.move_to_end(name)
+        return self._open[name]
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Open files do not travel to a worker.
+        return {**self.__dict__, "_open": OrderedDict()}
+
+
+def cut(array: np.ndarray, start: Triple, size: Triple) -> np.ndarray:
+    """A copy of (..., *size) from (..., Z, Y, X) at ``start``, which may lie outside; 0 there."""
+    space = array.shape[-3:]
+    result = np.zeros((*array.shape[:-3], *size), array.dtype)
+    inner, outer = [], []
+    for first, length, available in zip(start, size, space, strict=True):
+        low, high = max(first, 0), max(min(first + length, available), first, 0)
+        inner.append(slice(low - first, high - first))
+        outer.append(slice(low, high))
+    result[(..., *inner)] = array[(..., *outer)]
+    return result
+
+
+def make_loader(
+    dataset: PatchDataset, first_iteration: int, iterations: int, workers: int
+) -> DataLoader[tuple[Tensor, Tensor]]:
+    """The batches of iterations ``first_iteration`` to ``iterations - 1`` in order, read ahead by worker processes.
+
+    With 0 workers they are read when asked for. The batches do not depend on the number of workers.
+    """
+    return DataLoader(
+        dataset,
+        batch_size=None,
+        sampler=range(first_iteration, iterations),
+        num_workers=workers,
+        prefetch_factor=4 if workers else None,
+        persistent_workers=workers > 0,
+        pin_memory=torch.cuda.is_available(),
+    )
