@@ -51,7 +51,7 @@ def crop(array: NDArray[Any], lower: Triple, upper: Triple) -> NDArray[Any]:
     return array[(..., *(slice(low, high) for low, high in zip(lower, upper, strict=True)))]
 
 
-def paste(array: NDArray[Any], lower: Triple, shape: Triple, fill: float = 0) -> NDArray[Any]:
+def paste(array: NDArray[Any], lower: Triple, shape: Triple, fill: int | float = 0) -> NDArray[Any]:
     """A new array of ``shape`` (z, y, x) full of ``fill`` with ``array`` at ``lower``: the way back from ``crop``.
 
     Raises GeometryError when it does not fit.

@@ -189,4 +189,4 @@ def test_the_new_shape_is_rounded_and_never_empty():
     ],
 )
 def test_the_separate_axis_follows_nnunets_rule(spacing, new_spacing, axis):
-    assert separate_axis(spacing, new_spacing) == axis
+    assert separate_axis(tuple(map(float, spacing)), tuple(map(float, new_spacing))) == axis
