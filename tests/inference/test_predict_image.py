@@ -1,6 +1,7 @@
 import itertools
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -81,14 +82,16 @@ def test_labels_lie_where_the_structures_lie_in_every_orientation(permutation, s
     affine[:3, :3] = 0
     for world, (axis, sign) in enumerate(zip(permutation, signs, strict=True)):
         affine[world, axis] = sign * spacing[axis]
-    configuration = configuration_of(spacing=tuple(sorted((1.5, 1.0, 1.0), reverse=True)))
+    configuration = configuration_of(spacing=(1.25, 1.25, 1.25))
     plan = plan_of(configuration, axis_order)
     prepared, grid = prepare_image(Volume(image[None], affine), plan, configuration)
     found = predict_image(prepared, grid, [Threshold()], configuration, classes=4, mirror_axes=(0, 1, 2))
     assert found.shape == image.shape
     for value in range(1, 4):
-        overlap = (found == value) & (image == value)
-        assert 2 * overlap.sum() / ((found == value).sum() + (image == value).sum()) > 0.8
+        there, expected = np.argwhere(found == value), np.argwhere(image == value)
+        assert np.abs(there.mean(0) - expected.mean(0)).max() < 1
+        overlap = ((found == value) & (image == value)).sum()
+        assert 2 * overlap / (len(there) + len(expected)) > 0.6
 
 
 def test_on_the_files_own_grid_every_voxel_is_right():
@@ -106,21 +109,16 @@ def test_a_2d_network_predicts_every_slice_of_a_volume():
     torch.manual_seed(0)
     network = build_network(configuration.network, 2, 1, 3).eval()
     image = np.random.default_rng(0).normal(size=(1, 7, 8, 8)).astype(np.float32)
-    prepared, grid = prepare_image(Volume(image, np.diag([5.0, 1, 1, 1])), plan_of(configuration), configuration)
-    # canonical turns (z, y, x) so that axis 0 runs along the world's z; here the file's z runs along x
-    assert prepared.shape[1] == grid.prepared_shape[0]
+    upright = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [5.0, 0, 0, 0], [0, 0, 0, 1]])
+    prepared, grid = prepare_image(Volume(image, upright), plan_of(configuration), configuration)
+    np.testing.assert_array_equal(prepared, image)  # in 2D the distance of slices is kept
     found = predict_image(prepared, grid, [network], configuration, classes=3, mirror_axes=(0, 1, 2))
-    oriented = grid.orient(found)
+    flips = ([], [3], [4], [3, 4])
     with torch.inference_mode():
-        single = [
-            sum(
-                network(torch.from_numpy(prepared[None, :, z : z + 1]).flip(axes)).softmax(1).flip(axes)
-                for axes in ([], [3], [4], [3, 4])
-            )
-            for z in range(prepared.shape[1])
-        ]
-    if grid.prepared_shape == grid.cropped_shape and prepared.shape[2:] == (8, 8):
-        np.testing.assert_array_equal(oriented, torch.cat(single, dim=2)[0].argmax(0).numpy())
+        for z in range(7):
+            tile = torch.from_numpy(image[None, :, z : z + 1])
+            expected = sum(network(tile.flip(axes)).softmax(1).flip(axes) for axes in flips)
+            np.testing.assert_array_equal(found[z], expected[0, :, 0].argmax(0).numpy())
 
 
 def test_networks_are_left_in_the_mode_in_which_they_came():
@@ -131,7 +129,7 @@ def test_networks_are_left_in_the_mode_in_which_they_came():
     assert network.training
 
 
-@pytest.mark.parametrize("step", [0, 1.5, -1])
+@pytest.mark.parametrize("step", [0.0, 1.5, -1.0])
 def test_a_step_that_leaves_gaps_is_refused(step):
     configuration = configuration_of(spacing=(1.0, 1.0, 1.0))
     prepared, grid = prepare_image(Volume(body()[None], np.eye(4)), plan_of(configuration), configuration)
@@ -159,7 +157,8 @@ torch.set_num_threads(1)
 depth, classes = int(sys.argv[1]), 64
 shape = (depth, 64, 64)
 grid = Grid(file_shape=(depth, 80, 80), permutation=(0, 1, 2), flips=(False,) * 3, crop_lower=(0, 0, 0),
-            cropped_shape=(depth, 80, 80), cropped_spacing=(1, .8, .8), prepared_shape=shape, prepared_spacing=(1, 1, 1))
+            cropped_shape=(depth, 80, 80), cropped_spacing=(1, .8, .8),
+            prepared_shape=shape, prepared_spacing=(1, 1, 1))
 image = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
 predict_image(image, grid, [nn.Conv3d(1, classes, 1)], configuration_of((8, 64, 64)), classes=classes, tile_batch=1)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
@@ -168,8 +167,6 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_classes_times_the_volume():
-    from pathlib import Path
-
     here = Path(__file__)
 
     def peak(depth: int) -> int:
