@@ -35,9 +35,11 @@ def draw_sample(voxels: NDArray[np.float32], size: int, stream: np.random.Random
     drawn = np.zeros(len(voxels), dtype=np.int64)
     if len(voxels) == 0:
         return Sample(np.empty(0, np.float32), drawn)
-    for start in range(0, size, _CHUNK):
+    # Each chunk is counted over all voxels, so it should not be much smaller than they are many.
+    chunk = min(max(len(voxels), _CHUNK), 16 * _CHUNK)
+    for start in range(0, size, chunk):
         # RandomState.choice is randint; a bounded draw keeps nothing between calls, so chunks give the same stream.
-        indices = stream.randint(0, len(voxels), size=min(_CHUNK, size - start))
+        indices = stream.randint(0, len(voxels), size=min(chunk, size - start))
         drawn += np.bincount(indices, minlength=len(voxels))
     kept = drawn > 0
     return _distinct(voxels[kept], drawn[kept])

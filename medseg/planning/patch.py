@@ -39,6 +39,7 @@ class Sizing:
     cpu: CpuRules | None = None
     """None: sized by memory alone."""
     flops_per_second: float = 0.0
+    speed_is_measured: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ class Sized:
     """share, budget, smallest or time."""
     iteration_seconds: float | None = None
     """Expected on the CPU."""
+    flops_per_second: float = 0.0
+    speed_is_measured: bool = False
     budget_elements: float = 0.0
     """Feature-map elements that the budget allows."""
 
@@ -168,6 +171,8 @@ def _for_cpu(
         patch_limit=limit,
         batch_limit=batch_limit,
         iteration_seconds=seconds * batch / sizing.smallest_batch,
+        flops_per_second=sizing.flops_per_second,
+        speed_is_measured=sizing.speed_is_measured,
     )
 
 

@@ -123,7 +123,8 @@ class OptimizerPlan(Record):
     """auto: SGD from 25,000 iterations on, AdamW below (it learns from the first hundred iterations)."""
     learning_rate: PositiveFloat | None = None
     """At the start of the decay; by default 0.01 for SGD and 0.002 for AdamW."""
-    weight_decay: float = Field(default=3e-5, ge=0)
+    weight_decay: float | None = Field(default=None, ge=0)
+    """By default 3e-5 for SGD and 0.01 for AdamW."""
     momentum: float = Field(default=0.99, ge=0, lt=1)
     """Nesterov momentum of SGD."""
 

@@ -143,13 +143,13 @@ def _patch_reason(sized: Sized, plan: ConfigurationPlan, preset: Preset) -> str:
     if sized.patch_limit == "median":
         return f"the median case, padded to a multiple of {list(plan.network.divisor)}"
     if sized.patch_limit == "time":
-        return f"reduced until an iteration takes at most {preset.cpu.accepted_seconds:g} s on this CPU"
+        return f"reduced until an iteration takes at most {preset.cpu.accepted_seconds:g} s {_speed(sized)}"
     elements = f"{sized.budget_elements / 1e6:.0f}e6"
     return f"largest patch that fits the budget of {elements} feature-map elements"
 
 
 def _batch_reason(sized: Sized, preset: Preset) -> str:
-    seconds = f"an iteration should take about {sized.iteration_seconds or 0:.1f} s on this CPU"
+    seconds = f"an iteration should take about {sized.iteration_seconds or 0:.1f} s {_speed(sized)}"
     if sized.batch_limit == "share":
         reason = f"one batch covers at most {preset.largest_share or 0:.0%} of all voxels"
         return reason if sized.iteration_seconds is None else f"{reason}; {seconds}"
@@ -174,6 +174,11 @@ def _features_reason(sized: Sized, preset: Preset) -> str:
     if sized.iteration_seconds is None:
         return f"{sized.network.features[0]} channels, doubled from stage to stage up to nnU-Net's limit"
     return (
-        f"as wide as this CPU trains {preset.smallest_batch} patches in at most {preset.cpu.accepted_seconds:g} s, "
+        f"{preset.smallest_batch} patches should train in at most {preset.cpu.accepted_seconds:g} s {_speed(sized)}; "
         "doubled from stage to stage"
     )
+
+
+def _speed(sized: Sized) -> str:
+    how = "a measured" if sized.speed_is_measured else "an assumed"
+    return f"on a CPU with {how} {sized.flops_per_second / 1e9:.0f} GFLOP/s"

@@ -190,4 +190,5 @@ def make_sizing(dimensions: int, channels: int, classes: int, preset: Preset, ma
         largest_share=preset.largest_share,
         cpu=preset.cpu if on_cpu else None,
         flops_per_second=(measured or preset.cpu.assumed_flops_per_second) if on_cpu else 0.0,
+        speed_is_measured=measured is not None,
     )
