@@ -11,6 +11,11 @@ from medseg.cases.dataset import Dataset
 from medseg.cases.folds import make_folds
 from medseg.cases.formats import read_dataset, save_dataset
 from medseg.errors import DatasetError
+from medseg.planning.measure import measure_fingerprint
+from medseg.planning.plan import Machine
+from medseg.planning.presets import load_preset
+from medseg.planning.rules import make_plan
+from medseg.progress import Silent
 
 LAYOUTS = ("decathlon", "nnunet", "folders", "yaml", "csv")
 
@@ -33,6 +38,16 @@ def test_the_same_data_in_every_layout_gives_the_same_dataset_and_folds(tmp_path
     for layout in LAYOUTS[1:]:
         assert essence(found[layout]) == first, layout
         assert make_folds(found[layout]) == make_folds(found["decathlon"])
+
+
+def test_the_same_data_in_every_layout_gives_the_same_fingerprint_and_plan(tmp_path, written):
+    results = []
+    for layout in LAYOUTS:
+        dataset = read_dataset(written[layout](tmp_path / layout, ("MRI",)))
+        fingerprint = measure_fingerprint(dataset, "stored", Silent())
+        plan = make_plan(fingerprint, dataset.labels, load_preset("nnunet"), Machine(device="any"))
+        results.append((fingerprint.content_hash(), plan.content_hash()))
+    assert len(set(results)) == 1
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
