@@ -158,7 +158,11 @@ def _for_cpu(
         limit = "time"
         while narrowed(rules.base_features[-1])[2] > rules.accepted_seconds and _can_shrink(topology):
             topology = _reduced(topology, spacing, median_shape)
-    widths = [width for width in rules.base_features if narrowed(width)[2] <= rules.accepted_seconds]
+
+    def limit_of(width: int) -> float:
+        return rules.longest_seconds if width == rules.preferred_features else rules.accepted_seconds
+
+    widths = [width for width in rules.base_features if narrowed(width)[2] <= limit_of(width)]
     network, patch, seconds = narrowed(widths[0] if widths else rules.base_features[-1])
     affordable = int(rules.iteration_seconds * sizing.smallest_batch / seconds)
     batch = min(max(affordable, sizing.smallest_batch), sized.batch)

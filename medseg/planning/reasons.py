@@ -18,7 +18,7 @@ _RECIPE = {
     "iterations": "as many optimizer steps as the preset says",
     "budget": "as long as the preset says",
     "optimizer.name": "auto follows the number of iterations when training starts",
-    "optimizer.weight_decay": "nnU-Net's value for SGD",
+    "optimizer.weight_decay": "as the preset says",
     "optimizer.momentum": "nnU-Net's value for SGD",
     "loss": "Dice for overlap, cross-entropy for smooth gradients (nnU-Net's loss)",
     "foreground_share": "small structures must be seen often enough (nnU-Net's share)",
@@ -173,10 +173,7 @@ def _batch_dice_reason(name: str, lowres_exists: bool) -> str:
 def _features_reason(sized: Sized, preset: Preset) -> str:
     if sized.iteration_seconds is None:
         return f"{sized.network.features[0]} channels, doubled from stage to stage up to nnU-Net's limit"
-    return (
-        f"{preset.smallest_batch} patches should train in at most {preset.cpu.accepted_seconds:g} s {_speed(sized)}; "
-        "doubled from stage to stage"
-    )
+    return f"as many as train {preset.smallest_batch} patches in about a second {_speed(sized)}"
 
 
 def _speed(sized: Sized) -> str:

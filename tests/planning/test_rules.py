@@ -42,6 +42,12 @@ def test_two_cpu_cores_get_the_hippocampus_patch_with_sixteen_channels(hippocamp
     assert plan.default_configuration == "3d_fullres"
 
 
+def test_a_probe_on_a_busy_machine_does_not_cost_the_network_its_width(hippocampus, make_labels):
+    busy, hopeless = Machine(device="cpu", flops_per_second=20e9), Machine(device="cpu", flops_per_second=5e9)
+    assert default_plan(hippocampus, make_labels(3), busy).configurations["3d_fullres"].network.features[0] == 16
+    assert default_plan(hippocampus, make_labels(3), hopeless).configurations["3d_fullres"].network.features[0] == 8
+
+
 def test_on_a_cpu_an_iteration_takes_about_a_second_in_2d_too(hippocampus, make_labels):
     plan = default_plan(hippocampus, make_labels(3))
     assert plan.configurations["2d"].network.features[0] == 32
@@ -53,7 +59,7 @@ def test_a_large_case_on_a_small_cpu_gets_a_smaller_patch_before_minutes_per_ite
     full = plan.configurations["3d_fullres"]
     assert full.network.features[0] == 8
     assert full.batch_size == 2
-    assert seconds(plan, "3d_fullres") <= 1.5
+    assert 0.7 < seconds(plan, "3d_fullres") <= 1.5
     assert "on a CPU with a measured 70 GFLOP/s" in plan.reasons["configurations.3d_fullres.patch_size"]
 
 
