@@ -40,7 +40,7 @@ class CpuRules(Record):
     longest_seconds: PositiveFloat = 3.0
     """The patch is reduced when even the narrowest network takes longer than this."""
     preferred_features: PositiveInt = 16
-    """This many channels are kept while an iteration takes at most ``longest_seconds``; narrower networks learn less."""
+    """This many channels are kept while an iteration takes at most ``longest_seconds``: narrower ones learn less."""
     base_features: tuple[PositiveInt, ...] = (32, 24, 16, 12, 8)
     """Channels of the first stage to choose from, widest first."""
     assumed_flops_per_second: PositiveFloat = 40e9
