@@ -36,23 +36,23 @@ class Folds(Document):
     cases: dict[str, str]
     """Every labelled Case and what it is grouped by: its patient, or itself."""
     folds: tuple[Fold, ...]
-    """Empty where there is but one patient; then only fold=all works."""
+    """Empty where there is but one patient; then only fold=full works."""
 
-    def split(self, fold: int | Literal["all"]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-        """(training names, validation names), each in ascending order; "all" gives every Case on both sides.
+    def split(self, fold: int | Literal["full"]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+        """(training names, validation names), each in ascending order; "full" trains on every Case.
 
         Raises SettingsError for a fold that can't be made, DatasetError for folds that name unknown Cases or split a
         patient (the file may have been edited).
         """
         names = sorted(self.cases)
-        if fold == "all":
-            return tuple(names), tuple(names)
+        if fold == "full":
+            return tuple(names), ()
         if fold < 0:
-            raise SettingsError(f"fold={fold} should be 0 or more, or 'all'.")
+            raise SettingsError(f"fold={fold} should be 0 or more.")
         if not self.folds:
             raise SettingsError(
                 f"All {len(names)} labelled case(s) belong to one patient, so none can be held out for fold={fold}. "
-                "Train on everything with fold=all, or add cases."
+                "Train on everything with fold=full, or add cases."
             )
         held_out = set(self.folds[fold].validation) if fold < len(self.folds) else self._random_fifth(fold)
         self._check(fold, held_out)

@@ -19,13 +19,15 @@ from medseg.errors import DatasetError
 from medseg.paths import RUNS, Workspace
 from medseg.planning.measure import measure_fingerprint
 from medseg.planning.plan import Machine, Plan
-from medseg.planning.presets import load_preset
+from medseg.planning.presets import Preset, load_preset
 from medseg.planning.rules import make_plan
 from medseg.run_record import record_run
 from medseg.settings import Bytes, Seconds, Settings, build
 
 DEMO = "phantom_abdomen"
 _DEMO_BUDGET_SECONDS = 150.0
+_BUDGET_SECONDS = {"cpu": 2 * 3600.0, "cuda": 8 * 3600.0}
+"""Training one fold: an evening's work on a CPU, nnU-Net's own order of time on a GPU."""
 
 
 class PlanSettings(Settings):
@@ -62,9 +64,7 @@ def run(words: Mapping[str, str]) -> None:
             raise DatasetError(f"{source} has no case with both an image and labels, so there is nothing to train on.")
         workspace = Workspace(settings.workspace or RUNS / dataset.name)
         fingerprint = measure_fingerprint(dataset, preset.orientation, bar, settings.workers)
-    plan = make_plan(
-        fingerprint, dataset.labels, preset, measure_machine(settings.device, settings.memory, preset.name)
-    )
+    plan = make_plan(fingerprint, dataset.labels, preset, measure_machine(settings, preset))
     plan = _with_budget(plan, settings)
     fingerprint.save(workspace.fingerprint)
     dataset.labels.save(workspace.labels)
@@ -84,20 +84,21 @@ def run(words: Mapping[str, str]) -> None:
     _show(plan, dataset, workspace)
 
 
-def measure_machine(device: str, memory: int | None, preset: str) -> Machine:
-    """What the plan is made for. nnU-Net's preset fits any machine alike; the others measure this one."""
-    if preset.startswith("nnunet"):
+def measure_machine(settings: PlanSettings, preset: Preset) -> Machine:
+    """What the plan is made for. Presets of a fixed size fit any machine alike; the others measure this one."""
+    if preset.sized_for == "reference":
         return Machine(device="any")
     import torch
 
     from medseg.inference.devices import choose_device
     from medseg.training.budget import training_flops_per_second
 
-    chosen = choose_device(device)
+    chosen = choose_device(settings.device)
+    memory = settings.memory
     if memory is None and chosen.type == "cuda":
         memory = torch.cuda.get_device_properties(chosen).total_memory
     speed = float(f"{training_flops_per_second(chosen.type):.3g}")
-    return Machine(device=chosen.type, memory_bytes=memory, flops_per_second=speed)
+    return Machine.model_validate({"device": chosen.type, "memory_bytes": memory, "flops_per_second": speed})
 
 
 def _make_phantoms(workspace: Path | None) -> Path:
@@ -109,6 +110,9 @@ def _with_budget(plan: Plan, settings: PlanSettings) -> Plan:
     budget, reason = settings.budget, "set with budget="
     if budget is None and settings.dataset is None:
         budget, reason = _DEMO_BUDGET_SECONDS, "phantoms are quick to learn"
+    if budget is None and plan.training.iterations is None and plan.training.budget is None:
+        kind = "cuda" if plan.machine.device in ("cuda", "any") else "cpu"
+        budget, reason = _BUDGET_SECONDS[kind], f"medseg's default on {kind}; budget=TIME changes it"
     if budget is None:
         return plan
     training = plan.training.model_copy(update={"budget": budget, "iterations": None})

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +25,8 @@ from medseg.commands.console import Bar, say, table
 from medseg.errors import CheckpointError, PlanError, SettingsError
 from medseg.evaluation.scores import Scores, as_rows
 from medseg.paths import Workspace, last_used
+from medseg.planning.override import override_plan
 from medseg.planning.plan import ConfigurationName, ConfigurationPlan, Plan, TrainingPlan
-from medseg.planning.rules import override_plan
 from medseg.progress import Progress, Silent
 from medseg.run_record import record_run
 from medseg.settings import Seconds, Settings, build, require_known
@@ -43,8 +43,8 @@ _PROBE_SHARE = 0.03
 class TrainSettings(Settings):
     """Settings of ``medseg train``; the plan's own values (patch_size, optimizer.learning_rate, ...) are taken too."""
 
-    fold: int | Literal["all"] = 0
-    """Which fold is held out; all trains one network per fold, one after the other."""
+    fold: int | Literal["all", "full"] = 0
+    """Which fold is held out; all trains every fold, one after the other; full trains on every case, none held out."""
     workspace: Path | None = None
     """A folder that 'medseg plan' has written; by default the one last used from here."""
     configuration: ConfigurationName | None = None
@@ -74,6 +74,7 @@ class TrainSettings(Settings):
 
 
 SETTINGS = (TrainSettings, ConfigurationPlan, TrainingPlan)
+Fold = int | Literal["full"]
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def run(words: Mapping[str, str]) -> None:
     """Train the asked folds; each ends with its scores and pictures."""
     job = _read_job(words)
     settings = job.settings
-    chosen = range(len(job.folds)) if settings.fold == "all" else [settings.fold]
+    chosen: list[Fold] = list(range(len(job.folds.folds))) if settings.fold == "all" else [settings.fold]
     for fold in chosen:
         _require_startable(job, fold)
     # Processes that Fabric starts for more devices run this same command; only the first one speaks.
@@ -133,9 +134,8 @@ def _read_job(words: Mapping[str, str]) -> _Job:
     return _Job(settings, words, workspace, plan, name, configuration, dataset, table, folds)
 
 
-def _require_startable(job: _Job, fold: int) -> None:
-    if not 0 <= fold < len(job.folds):
-        raise SettingsError(f"fold={fold} does not exist; {job.workspace.folds} has folds 0 to {len(job.folds) - 1}.")
+def _require_startable(job: _Job, fold: Fold) -> None:
+    job.folds.split(fold)
     folder = job.workspace.fold(job.name, fold)
     if job.settings.resume and job.settings.restart:
         raise SettingsError("resume=true continues a training and restart=true deletes it; choose one.")
@@ -146,13 +146,13 @@ def _require_startable(job: _Job, fold: int) -> None:
         )
 
 
-def _cases(job: _Job, fold: int) -> tuple[list[Case], list[Case]]:
+def _cases(job: _Job, fold: Fold) -> tuple[list[Case], list[Case]]:
     known = {case.name: case for case in job.dataset.cases}
     training, validation = job.folds.split(fold)
     return [known[name] for name in training], [known[name] for name in validation]
 
 
-def _prepare(job: _Job, chosen: Any, progress: Progress) -> None:
+def _prepare(job: _Job, chosen: Sequence[Fold], progress: Progress) -> None:
     from medseg.preprocessing.store import prepare_cases
 
     needed = {case.name: case for fold in chosen for cases in _cases(job, fold) for case in cases}
@@ -164,7 +164,7 @@ def _prepare(job: _Job, chosen: Any, progress: Progress) -> None:
 def _launch(settings: TrainSettings) -> Fabric:
     import torch
     from lightning_fabric import Fabric
-    from lightning_fabric.strategies import DDPStrategy
+    from lightning_fabric.strategies.ddp import DDPStrategy
 
     from medseg.inference.devices import choose_device, choose_precision
 
@@ -187,7 +187,7 @@ def _launch(settings: TrainSettings) -> Fabric:
     return fabric
 
 
-def _train_one(job: _Job, fold: int, fabric: Fabric, progress: Progress) -> None:
+def _train_one(job: _Job, fold: Fold, fabric: Fabric, progress: Progress) -> None:
     import torch
 
     from medseg.training.fold import train_fold
@@ -225,7 +225,7 @@ def _train_one(job: _Job, fold: int, fabric: Fabric, progress: Progress) -> None
     fabric.barrier()
 
 
-def _settle_recipe(job: _Job, fold: int, fabric: Fabric, progress: Progress) -> Recipe:
+def _settle_recipe(job: _Job, fold: Fold, fabric: Fabric, progress: Progress) -> Recipe:
     """The Recipe on disk when resuming, else a new one, written before the first step; the same in every process."""
     from medseg.training.recipe import Recipe
 
@@ -239,7 +239,7 @@ def _settle_recipe(job: _Job, fold: int, fabric: Fabric, progress: Progress) -> 
     return Recipe.load(path)
 
 
-def _new_recipe(job: _Job, fold: int, fabric: Fabric, progress: Progress) -> Recipe:
+def _new_recipe(job: _Job, fold: Fold, fabric: Fabric, progress: Progress) -> Recipe:
     import torch
 
     from medseg.training.budget import iterations_within, seconds_per_iteration
@@ -304,7 +304,7 @@ def _record(job: _Job, recipe: Recipe, folder: Path, facts: Mapping[str, Any]) -
     record_run(folder / "run.json", "train", job.words, values, sources | {"recipe": "plan"}, facts)
 
 
-def _show(job: _Job, fold: int, folder: Path, scores: Scores | None) -> None:
+def _show(job: _Job, fold: Fold, folder: Path, scores: Scores | None) -> None:
     from medseg.evaluation.pictures import draw_curves
     from medseg.training.recorder import read_log
 

@@ -49,14 +49,17 @@ def train_fold(
     if newest is not None:
         restore(*newest, network, optimizer)
     module, wrapped = fabric.setup(network, optimizer)
-    held_out = PatchDataset(prepared, recipe.validation_cases, recipe, held_out=True)
+    held_out_cases = recipe.validation_cases
+    held_out = PatchDataset(prepared, held_out_cases, recipe, held_out=True) if held_out_cases else None
     recorder = Recorder(
         folder,
         recipe.iterations,
         save=lambda done, averages: (
             fabric.is_global_zero and save_checkpoint(folder, done, recipe.content_hash(), network, optimizer, averages)
         ),
-        held_out_dice=lambda: held_out_dice(fabric, network, held_out, recipe) if fabric.is_global_zero else None,
+        held_out_dice=lambda: (
+            held_out_dice(fabric, network, held_out, recipe) if held_out and fabric.is_global_zero else None
+        ),
         progress=progress,
         save_every_seconds=save_every_seconds,
         tracker=tracker,

@@ -53,7 +53,8 @@ def train(
         rate = learning_rate_at(iteration, recipe.iterations, plan.optimizer)
         for group in optimizer.param_groups:
             group["lr"] = rate
-        images, labels = augment_batch(*fabric.to_device(batch), configuration, plan, iteration, fabric.global_rank)
+        images, labels = fabric.to_device(batch)
+        images, labels = augment_batch(images, labels, configuration, plan, iteration, fabric.global_rank)
         optimizer.zero_grad(set_to_none=True)
         logits = network(images)
         loss = loss_function(logits, labels)

@@ -19,7 +19,7 @@ from medseg.planning.plan import ConfigurationName, ConfigurationPlan, Optimizer
 LONG = 25_000
 """From this many iterations on nnU-Net's SGD is used: 100 of its epochs, the shortest it still does well with."""
 _LEARNING_RATES = {"sgd": 1e-2, "adamw": 2e-3}
-_ADAMW_WEIGHT_DECAY = 1e-2
+_WEIGHT_DECAYS = {"sgd": 3e-5, "adamw": 1e-2}
 _WARMUP_SHARE = 0.03
 _POLY_EXPONENT = 0.9
 
@@ -57,16 +57,14 @@ class Recipe(Document):
 def settle_optimizer(plan: OptimizerPlan, iterations: int) -> OptimizerPlan:
     """Replace 'auto' and missing numbers by what suits this many iterations."""
     name = plan.name if plan.name != "auto" else "sgd" if iterations >= LONG else "adamw"
-    decay = (
-        _ADAMW_WEIGHT_DECAY if name == "adamw" and "weight_decay" not in plan.model_fields_set else plan.weight_decay
-    )
+    decay = plan.weight_decay if plan.weight_decay is not None else _WEIGHT_DECAYS[name]
     rate = plan.learning_rate or _LEARNING_RATES[name]
     return OptimizerPlan(name=name, learning_rate=rate, weight_decay=decay, momentum=plan.momentum)
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], plan: OptimizerPlan) -> torch.optim.Optimizer:
     """The optimizer of a settled plan."""
-    assert plan.learning_rate is not None  # settled
+    assert plan.learning_rate is not None and plan.weight_decay is not None  # settled
     if plan.name == "sgd":
         return torch.optim.SGD(
             parameters, lr=plan.learning_rate, momentum=plan.momentum, weight_decay=plan.weight_decay, nesterov=True

@@ -13,9 +13,10 @@ from torch import nn
 
 from medseg.cases.case import Case, read_case_labels
 from medseg.cases.labels import LabelTable
-from medseg.evaluation.pictures import draw_comparison
-from medseg.evaluation.scores import CaseScores, Scores, score_case, summarise, write_csv
-from medseg.images.formats import read_image, write_labels
+from medseg.evaluation.palette import colors_of
+from medseg.evaluation.pictures import draw_case
+from medseg.evaluation.scores import CaseScores, Scores, rank_cases, score_case, summarise, write_csv
+from medseg.images.formats import read_image, read_labels, write_labels
 from medseg.inference.predict import predict_image
 from medseg.preprocessing.store import open_prepared
 from medseg.progress import Progress
@@ -62,4 +63,21 @@ def validate_fold(
     scores.save(folder / "scores.json")
     write_csv(folder / "scores.csv", scores)
     table.save(output / "labels.yaml")
+    draw_extremes(scores, cases, table, folder)
     return scores
+
+
+def draw_extremes(scores: Scores, cases: Sequence[Case], table: LabelTable, folder: Path) -> None:
+    """``best_case.png`` and ``worst_case.png``: image, labels and prediction side by side."""
+    ranked = rank_cases(scores)
+    known = {case.name: case for case in cases}
+    colors = colors_of(table.labels)
+    for name, chosen in (("worst_case", ranked[:1]), ("best_case", ranked[-1:])):
+        for case_scores in chosen:
+            case = known[case_scores.case]
+            image = read_image(case.images[0])
+            truth = read_case_labels(case, table, image)
+            prediction = table.to_indices(read_labels(folder / "validation" / f"{case.name}.nii.gz").array)
+            affine = image.affine if image.orientation_known else None
+            picture = folder / f"{name}.png"
+            draw_case(picture, image.array[0], truth.array, prediction, image.spacing, case_scores, colors, affine)
