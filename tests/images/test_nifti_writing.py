@@ -4,6 +4,7 @@ import gzip
 from itertools import permutations, product
 
 import nibabel
+import nibabel.eulerangles
 import numpy as np
 import pytest
 from broken_files import nifti, voxels
@@ -173,3 +174,19 @@ def test_a_volume_without_a_file_can_be_written(tmp_path):
     written = read_labels(tmp_path / "labels.nii.gz")
     assert np.allclose(written.affine, affine, atol=1e-5)
     assert written.orientation_known
+
+
+def test_oblique_scans_of_careful_writers_are_never_called_contradictory(tmp_path):
+    """A qform holds its rotation in three float32 numbers, and loses most of them near a half turn."""
+    generator = np.random.default_rng(0)
+    for number in range(60):
+        half_turn = nibabel.quaternions.quat2mat([(1, 0, 0, 0), (0, 0, 0, 1), (0, 1, 0, 0)][number % 3])
+        tilt = nibabel.eulerangles.euler2mat(*(generator.normal(size=3) * 10 ** generator.uniform(-5, -0.5)))
+        affine = np.eye(4)
+        affine[:3, :3] = half_turn @ tilt * generator.uniform(0.3, 6, 3)
+        affine[:3, 3] = generator.uniform(-500, 500, 3)
+        image = nibabel.Nifti1Image(voxels().T, affine)
+        image.set_qform(affine, 1)
+        image.set_sform(affine, 1)
+        nibabel.save(image, tmp_path / "a.nii")
+        assert np.allclose(read_image(tmp_path / "a.nii").affine, affine[:, [2, 1, 0, 3]], atol=1e-4)

@@ -190,3 +190,17 @@ def test_the_new_shape_is_rounded_and_never_empty():
 )
 def test_the_separate_axis_follows_nnunets_rule(spacing, new_spacing, axis):
     assert separate_axis(tuple(map(float, spacing)), tuple(map(float, new_spacing))) == axis
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_long_axes_which_are_worked_through_in_blocks_give_the_same(axis):
+    shape, new_shape = [3, 4, 5], [4, 5, 3]
+    shape[axis], new_shape[axis] = 300, 421
+    shape, new_shape = tuple(shape), tuple(new_shape)
+    generator = np.random.default_rng(0)
+    image = generator.normal(size=(1, *shape)).astype("f4")
+    assert np.abs(resample_image(image, new_shape, None) - reference_image(image, new_shape, None)).max() < 1e-5
+    labels = blobs(generator, shape)
+    tied = np.zeros(new_shape, bool)
+    expected = reference_resize_labels(labels, new_shape, tied)
+    assert np.array_equal(resample_labels(labels, new_shape, None)[~tied], expected[~tied])
