@@ -156,12 +156,12 @@ def draw_scores(path: Path, scores: Scores, colors: Sequence[Color] | None = Non
     ax.set_ylim(count - 0.4, -0.6)
     ax.set_xlim(*_dice_range(scores))
     ax.grid(axis="x", color="#e6e6e6", linewidth=0.8)
-    handles = [
-        Line2D([], [], marker="D", color=_INK, markerfacecolor="white", linewidth=2.2, markersize=5.5),
-        Line2D([], [], marker="x", color=_INK, linewidth=0, markersize=5),
-    ]
-    figure.legend(handles, ["mean and its 95 % interval", "missed or false alarm"], loc="outside lower center",
-                  ncols=2, frameon=False, fontsize=9)  # fmt: skip
+    handles = [Line2D([], [], marker="D", color=_INK, markerfacecolor="white", linewidth=2.2, markersize=5.5)]
+    texts = ["mean and its 95 % interval"]
+    if any(structure.n_missed + structure.n_false_alarm for structure in scores.structures):
+        handles.append(Line2D([], [], marker="x", color=_INK, linewidth=0, markersize=5))
+        texts.append("missed or false alarm")
+    figure.legend(handles, texts, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
     _save(path, figure)
 
 
