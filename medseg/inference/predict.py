@@ -30,6 +30,8 @@ from medseg.progress import Progress
 
 _CPU_VOXELS = 64**3
 """On a CPU a batch only saves the overhead of each call: one tile of 64 x 64 x 64, four of 256 x 256."""
+_LIBRARY_BYTES = 100_000_000
+"""What torch's convolutions load and keep once they are used for the first time."""
 _LARGEST_BATCH = {"cpu": 4, "mps": 4, "cuda": 32}
 
 
@@ -178,8 +180,9 @@ def tile_bytes(configuration: ConfigurationPlan, channels: int, classes: int) ->
     for features, stride in zip(network.features, network.strides, strict=True):
         voxels /= prod(stride)
         kept += features * voxels
-        # The largest stage's convolution holds its input (twice as wide behind a skip connection), output and norm.
-        working = max(working, 4 * features * voxels)
+        # A decoder's convolution holds its input (twice as wide behind a skip connection), that input in the order that
+        # the processor likes, its output and its norm.
+        working = max(working, 6 * features * voxels)
     patch = prod(configuration.patch_size)
     return int(4 * (kept + working + (2 * channels + 4 * classes) * patch))
 
@@ -211,7 +214,7 @@ def estimate_memory(image: Volume, model: Networks, options: Options) -> Memory:
     # Two rows and their mixture, and the voxels of one row of the result that are interpolated for all classes.
     restoring = 4 * classes * (3 * height * width + b * c) + 32 * b * c
     batch = options.tile_batch or choose_tile_batch(configuration, channels, classes, options.device)
-    network = slab + restoring + model.bytes + batch * tile_bytes(configuration, channels, classes)
+    network = _LIBRARY_BYTES + slab + restoring + model.bytes + batch * tile_bytes(configuration, channels, classes)
     stored, prepared = 4 * channels * prod(image.shape), 4 * channels * depth * height * width
     # The voxels of the file, of the crop turned and of the crop normalised; one channel resampled axis by axis.
     preparing = 3 * stored + prepared + 8 * max(prod(shape), prod(image.shape))
