@@ -45,13 +45,15 @@ def measure_surfaces(prediction: Mask, truth: Mask, spacing: Spacing) -> Surface
     scale = spacing if truth.shape[0] > 1 else spacing[1:]
     masks = (truth, prediction) if truth.shape[0] > 1 else (truth[0], prediction[0])
     areas = element_areas(tuple(scale))
-    truth_codes, prediction_codes = (neighbour_codes(mask) for mask in masks)
-    truth_border, prediction_border = (_border(codes) for codes in (truth_codes, prediction_codes))
+    codes = [neighbour_codes(mask) for mask in masks]
+    # Flat places: finding them in one long row is several times faster than along three axes.
+    truth_places, prediction_places = (np.flatnonzero(_is_border(code)) for code in codes)
+    shape = codes[0].shape
     return SurfaceDistances(
-        from_truth=_distances(truth_border, prediction_border, scale),
-        truth_areas=areas[truth_codes[truth_border]],
-        from_prediction=_distances(prediction_border, truth_border, scale),
-        prediction_areas=areas[prediction_codes[prediction_border]],
+        from_truth=_distances(truth_places, prediction_places, shape, scale),
+        truth_areas=areas[codes[0].ravel()[truth_places]],
+        from_prediction=_distances(prediction_places, truth_places, shape, scale),
+        prediction_areas=areas[codes[1].ravel()[prediction_places]],
     )
 
 
@@ -123,28 +125,35 @@ def _percentile(distances: NDArray[np.float64], areas: NDArray[np.float64], perc
     return float(distances[order[min(place, len(order) - 1)]])
 
 
-def _border(codes: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    return (codes != 0) & (codes != (255 if codes.ndim == 3 else 15))
+def _is_border(codes: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Neither all outside (0) nor all inside (the largest code)."""
+    full = 255 if codes.ndim == 3 else 15
+    return (codes - np.uint8(1)) < full - 1
 
 
-def _distances(own: NDArray[np.bool_], other: NDArray[np.bool_], spacing: tuple[float, ...]) -> NDArray[np.float64]:
-    """Distance from each element of ``own`` (in C order) to the nearest of ``other``.
+def _distances(
+    own: NDArray[np.intp], other: NDArray[np.intp], shape: tuple[int, ...], spacing: tuple[float, ...]
+) -> NDArray[np.float64]:
+    """Distance from each element of ``own`` to the nearest of ``other``; both are flat places in ``shape``.
 
     Elements that both surfaces share need no search. For the others a tree of the points is far cheaper than a
     distance map of the whole crop, unless the surfaces fill it (noise); the weights below are measured costs.
     """
-    shared = other[own]
-    distances = np.zeros(shared.size)
-    sought = np.argwhere(own & ~other)
-    if not len(sought):
+    occupied = np.zeros(shape, dtype=bool)
+    occupied.reshape(-1)[other] = True
+    apart = ~occupied.ravel()[own]
+    distances = np.zeros(own.size)
+    sought = own[apart]
+    if not sought.size:
         return distances
-    targets = np.argwhere(other)
-    if 5 * len(sought) + len(targets) > own.size:
-        distances[~shared] = ndimage.distance_transform_edt(~other, sampling=spacing)[own & ~other]  # type: ignore[index]
+    if 5 * sought.size + other.size > occupied.size:
+        field = ndimage.distance_transform_edt(~occupied, sampling=spacing)
+        distances[apart] = np.asarray(field).ravel()[sought]
         return distances
     scale = np.array(spacing)
+    points, targets = (np.stack(np.unravel_index(places, shape), axis=1) for places in (sought, other))
     tree = KDTree(targets * scale, balanced_tree=False, compact_nodes=False)
-    _, nearest = tree.query(sought * scale)
+    _, nearest = tree.query(points * scale)
     # From whole steps, not from the tree's differences of products: 3 * 0.1 - 2 * 0.1 is not 0.1.
-    distances[~shared] = np.sqrt((((sought - targets[nearest]) * scale) ** 2).sum(axis=1))
+    distances[apart] = np.sqrt((((points - targets[nearest]) * scale) ** 2).sum(axis=1))
     return distances
