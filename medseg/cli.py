@@ -7,6 +7,7 @@ traceback; ``debug=true`` shows it.
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
@@ -44,6 +45,10 @@ def main(words: Sequence[str] | None = None) -> int:
             raise
         print(f"medseg {words[0]}: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:
+        # Whoever read our output (head, less) has gone; what is still buffered must not raise again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     except KeyboardInterrupt:
         print("\nInterrupted; everything written so far is whole.", file=sys.stderr)
         return 1
@@ -83,9 +88,10 @@ def _command_help(name: str, models: Sequence[type]) -> str:
     for model in models:
         rows = list(describe(model))
         if model is not models[0]:
-            parts.append(f"\nFrom the plan ({(model.__doc__ or '').splitlines()[0].rstrip('.')}):")
+            parts.append(f"\nReplacing the plan's values ({(model.__doc__ or '').splitlines()[0].rstrip('.')}):")
         width = max(len(key) for key, *_ in rows) + 2
-        for key, kind, default, meaning in rows:
+        for key, kind, own_default, meaning in rows:
+            default = own_default if model is models[0] else "the plan's"
             parts.append(f"  {key:<{width}}{meaning}\n  {'':<{width}}type {kind}, default {default}")
     return "\n".join(parts)
 

@@ -10,7 +10,9 @@ import difflib
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, Any, TypeGuard, TypeVar, get_args
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ValidationError
 
@@ -121,7 +123,9 @@ def describe(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, st
             yield from describe(part, f"{prefix}{name}.")
             continue
         default = "required" if field.is_required() else _shown(field.get_default(call_default_factory=True))
-        yield prefix + name, _type_name(field.annotation), default, " ".join((field.description or "").split())
+        # Pydantic keeps the reader of a plain ``Seconds`` field apart from its type.
+        reader = next((known for part in field.metadata if (known := _READERS.get(getattr(part, "func", None)))), None)
+        yield prefix + name, reader or _type_name(field.annotation), default, " ".join((field.description or "").split())
 
 
 def _is_record(annotation: Any) -> TypeGuard[type[BaseModel]]:
@@ -136,11 +140,24 @@ def _shown(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
+_READERS = {_read_seconds: "time", _read_bytes: "memory"}
+_PLAIN = {int: "int", float: "number", str: "text", bool: "true|false", Path: "path", type(None): "none"}
+
+
 def _type_name(annotation: Any) -> str:
-    name = annotation.__name__ if isinstance(annotation, type) and not get_args(annotation) else str(annotation)
-    name = re.sub(r"(typing|pathlib|medseg\.[\w.]+)\.", "", name)
-    name = re.sub(r"Literal\[(.*?)\]", lambda match: match[1].replace("'", "").replace(", ", "|"), name)
-    return name.replace(" | None", "").replace(" | ", "|").replace("NoneType", "none")
+    """A type as a user would call it: ``2d|3d_fullres``, ``[int,int,int]``, ``time``."""
+    origin, parts = get_origin(annotation), get_args(annotation)
+    if origin is Annotated:
+        readers = (_READERS.get(getattr(part, "func", None)) for part in parts[1:])
+        return next((name for name in readers if name), _type_name(parts[0]))
+    if origin is Literal:
+        return "|".join(str(part) for part in parts)
+    if origin in (Union, UnionType):
+        return "|".join(_type_name(part) for part in parts if part is not type(None))
+    if origin in (tuple, list):
+        inner = [_type_name(part) for part in parts if part is not Ellipsis]
+        return "[" + ",".join(inner) + (",..." if Ellipsis in parts or origin is list else "") + "]"
+    return _PLAIN.get(annotation, getattr(annotation, "__name__", str(annotation)))
 
 
 def _merged(base: Mapping[str, Any] | None, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -76,7 +76,11 @@ def test_a_mistake_is_named_in_one_sentence(words: list[str], said: str) -> None
 def test_every_setting_is_described() -> None:
     rows = {key: (kind, default, meaning) for key, kind, default, meaning in describe(Example)}
     assert rows["fold"] == ("int", "0", "Which fold.")
-    assert rows["optimizer.learning_rate"] == ("float", "0.1", "Step size.")
+    assert rows["patch_size"][:2] == ("[int,int,int]", "[1,2,3]")
+    assert rows["budget"][0] == "time"
+    assert rows["memory"][0] == "memory"
+    assert rows["dataset"][0] == "path"
+    assert rows["optimizer.learning_rate"] == ("number", "0.1", "Step size.")
 
 
 def test_a_key_is_known_if_any_model_has_it() -> None:

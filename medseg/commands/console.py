@@ -82,7 +82,9 @@ class Bar:
         text = "  ".join(f"{name} {value}" for name, value in shown.items())
         self._done += steps
         if self._bar is not None and self._task is not None:
-            self._bar.update(self._task, advance=steps, **({"shown": text} if text else {}))
+            self._bar.update(self._task, advance=steps)
+            if text:
+                self._bar.update(self._task, shown=text)
         elif self._total and self._done * 10 // self._total > self._printed:
             self._printed = self._done * 10 // self._total
             print(f"{self._title}: {self._done}/{self._total}  {text}".rstrip(), file=sys.stderr, flush=True)

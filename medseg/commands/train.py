@@ -242,6 +242,7 @@ def _settle_recipe(job: _Job, fold: Fold, fabric: Fabric, progress: Progress) ->
 def _new_recipe(job: _Job, fold: Fold, fabric: Fabric, progress: Progress) -> Recipe:
     import torch
 
+    from medseg.inference.model import preparation_of
     from medseg.training.budget import iterations_within, seconds_per_iteration
     from medseg.training.recipe import Recipe, settle_optimizer
 
@@ -262,6 +263,7 @@ def _new_recipe(job: _Job, fold: Fold, fabric: Fabric, progress: Progress) -> Re
             channels=len(job.plan.channels),
             classes=len(job.table),
             plan=job.plan.content_hash(),
+            preparation=preparation_of(job.plan),
             training_cases=train_cases,
             validation_cases=held_out,
             seconds_per_iteration=measured,

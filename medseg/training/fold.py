@@ -96,6 +96,7 @@ def describe_weights(recipe: Recipe) -> dict[str, Any]:
         "channels": recipe.channels,
         "classes": recipe.classes,
         "plan_hash": recipe.plan,
+        "preparation": recipe.preparation,
         "iterations": recipe.iterations,
         "fold": recipe.fold,
         "mirror_axes": list(recipe.training.mirror_axes),

@@ -7,7 +7,7 @@ hundred steps. Sources: nnU-Net v2 (SGD, momentum 0.99, poly 0.9); Loshchilov an
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import nn
@@ -39,6 +39,8 @@ class Recipe(Document):
     classes: int
     plan: str
     """Content hash of the Plan it came from."""
+    preparation: dict[str, Any]
+    """The Plan's orientation, axis order and channels, which a prediction has to share."""
     training_cases: tuple[str, ...]
     validation_cases: tuple[str, ...]
     seconds_per_iteration: float | None = None

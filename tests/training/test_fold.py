@@ -12,6 +12,7 @@ from lightning_fabric import Fabric
 
 from medseg.errors import CheckpointError
 from medseg.files import hash_file
+from medseg.planning.plan import OptimizerPlan
 from medseg.preprocessing.store import prepare_cases
 from medseg.progress import Silent
 from medseg.training.checkpoint import checkpoints, load_newest
@@ -41,6 +42,7 @@ def recipe_of(iterations: int = 6, **training: object) -> Recipe:
         channels=1,
         classes=3,
         plan="none",
+        preparation={},
         training_cases=tuple(f"case_{i:02d}" for i in range(4)),
         validation_cases=("case_04", "case_05"),
         threads=1,
@@ -132,7 +134,7 @@ def test_only_damaged_checkpoints_are_an_error_not_a_fresh_start(prepared: Path,
 
 
 def test_it_learns_a_ball_and_a_box(prepared: Path, tmp_path: Path) -> None:
-    _train(recipe_of(80), prepared, tmp_path)
+    _train(recipe_of(80, optimizer=OptimizerPlan(name="adamw", learning_rate=1e-2, weight_decay=0)), prepared, tmp_path)
     rows = (tmp_path / "log.csv").read_text().splitlines()
     last = dict(zip(rows[0].split(","), rows[-1].split(","), strict=True))
     assert float(last["held_out_dice"]) > 0.7

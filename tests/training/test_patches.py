@@ -54,6 +54,7 @@ def a_recipe(cases=("a", "b"), augmentation=STILL, seed=1, foreground_share=0.33
         channels=1,
         classes=4,
         plan="0",
+        preparation={},
         training_cases=cases,
         validation_cases=(),
         threads=1,
