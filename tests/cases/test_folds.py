@@ -56,8 +56,8 @@ def test_fewer_patients_than_folds_give_fewer_folds():
 
 def test_one_patient_can_only_be_trained_on_as_a_whole():
     folds = make_folds(dataset_of({"a": "p", "b": "p"}))
-    assert folds.split("all") == (("a", "b"), ("a", "b"))
-    with pytest.raises(SettingsError, match="fold=all"):
+    assert folds.split("full") == (("a", "b"), ())
+    with pytest.raises(SettingsError, match="fold=full"):
         folds.split(0)
 
 
