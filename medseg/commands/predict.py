@@ -42,8 +42,8 @@ class PredictSettings(Settings):
     """A bundle or a workspace; by default the workspace last used from here."""
     configuration: str | None = None
     """2d, 3d_fullres, ...; by default the plan's own choice."""
-    folds: int | Literal["all"] | tuple[int | Literal["all"], ...] = "all"
-    """Whose networks are averaged, such as [0,1]; all takes every trained fold."""
+    folds: int | Literal["all", "full"] | tuple[int | Literal["full"], ...] = "all"
+    """Whose networks are averaged, such as [0,1]; all takes every fold that is trained, full the one of every case."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes a GPU where there is one."""
     mirror: bool = True
@@ -183,10 +183,10 @@ def _draw(path: Path, name: str, prediction: Prediction, labels: LabelTable) -> 
 
 
 def _folds(settings: PredictSettings) -> tuple[int | str, ...] | None:
-    """None stands for every numbered fold; ``["all"]`` for the network that was trained on every case."""
+    """None stands for every numbered fold; ``("full",)`` for the network that was trained on every case."""
     if settings.folds == "all":
         return None
-    return (settings.folds,) if isinstance(settings.folds, int) else settings.folds
+    return settings.folds if isinstance(settings.folds, tuple) else (settings.folds,)
 
 
 def _require_apart(cases: Sequence[Case], targets: Mapping[str, Path]) -> None:

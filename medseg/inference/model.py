@@ -23,7 +23,7 @@ from medseg.networks.weights import load_weights
 from medseg.planning.plan import ConfigurationPlan, Plan
 
 Fold = int | str
-"""A fold's number, or ``all`` where every Case was trained on."""
+"""A fold's number, or ``full`` where every Case was trained on."""
 
 
 class WeightsDescription(Record):
