@@ -15,12 +15,15 @@ from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    Task,
     TaskID,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 _out = Console(highlight=False, soft_wrap=True)
 
@@ -38,6 +41,17 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     for row in rows:
         shown.add_row(*(str(cell) for cell in row))
     _out.print(shown)
+
+
+class _Speed(ProgressColumn):
+    """How fast it goes: steps per second, or seconds per step where that reads better."""
+
+    def render(self, task: Task) -> Text:
+        """The speed over the last few seconds."""
+        speed = task.finished_speed or task.speed
+        if not speed:
+            return Text("")
+        return Text(f"{speed:.1f}/s" if speed >= 1 else f"{1 / speed:.1f} s each")
 
 
 class Bar:
@@ -71,6 +85,7 @@ class Bar:
                 MofNCompleteColumn(),
                 TimeElapsedColumn(),
                 TimeRemainingColumn(),
+                _Speed(),
                 TextColumn("{task.fields[shown]}"),
                 console=self._console,
             )
