@@ -75,6 +75,9 @@ class TrainSettings(Settings):
 
 SETTINGS = (TrainSettings, ConfigurationPlan, TrainingPlan)
 Fold = int | Literal["full"]
+_FREE_ON_RESUME = {"fold", "workspace", "configuration", "device", "devices", "nodes", "resume", "restart", "workers",
+                   "save_every", "validate_fold", "tensorboard"}  # fmt: skip
+"""Settings that do not change the result, or say which training is meant."""
 
 
 @dataclass(frozen=True)
@@ -139,6 +142,12 @@ def _require_startable(job: _Job, fold: Fold) -> None:
     folder = job.workspace.fold(job.name, fold)
     if job.settings.resume and job.settings.restart:
         raise SettingsError("resume=true continues a training and restart=true deletes it; choose one.")
+    settled = sorted(set(job.words) - _FREE_ON_RESUME)
+    if job.settings.resume and settled and (folder / "recipe.json").exists():
+        raise SettingsError(
+            f"resume=true continues the recipe in {folder}, which settles {', '.join(settled)} already. "
+            "Leave these words out, or begin anew with restart=true."
+        )
     if (folder / "recipe.json").exists() and not (job.settings.resume or job.settings.restart):
         state = "is trained already" if (folder / "weights.safetensors").exists() else "has an unfinished training"
         raise CheckpointError(

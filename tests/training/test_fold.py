@@ -1,23 +1,27 @@
 """A fold trains to the same bytes, however it was interrupted and however many workers load its patches."""
 
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
 
-from medseg.errors import CheckpointError
+from medseg.errors import CheckpointError, MedsegError
 from medseg.files import hash_file
 from medseg.planning.plan import OptimizerPlan
 from medseg.preprocessing.store import prepare_cases
 from medseg.progress import Silent
+from medseg.training.budget import seconds_per_iteration
 from medseg.training.checkpoint import checkpoints, load_newest
 from medseg.training.fold import train_fold
 from medseg.training.recipe import Recipe, settle_optimizer
+from medseg.training.recorder import read_log
 
 from tiny import TABLE, tiny_plan, write_tiny_dataset
 
@@ -138,3 +142,28 @@ def test_it_learns_a_ball_and_a_box(prepared: Path, tmp_path: Path) -> None:
     rows = (tmp_path / "log.csv").read_text().splitlines()
     last = dict(zip(rows[0].split(","), rows[-1].split(","), strict=True))
     assert float(last["held_out_dice"]) > 0.7
+
+
+def test_a_loss_that_is_no_number_stops_the_training_and_names_the_case(prepared: Path, tmp_path: Path) -> None:
+    damaged = tmp_path / "prepared"
+    shutil.copytree(prepared, damaged)
+    for index in range(4):
+        image = np.load(damaged / f"case_{index:02d}" / "image.npy", mmap_mode="r+")
+        image[:] = np.nan
+        image.flush()
+    with pytest.raises(MedsegError, match=r"iteration 0 on cases case_0\d, case_0\d.*optimizer.learning_rate"):
+        _train(recipe_of(), damaged, tmp_path / "fold")
+    assert not (tmp_path / "fold" / "weights.safetensors").exists()
+
+
+def test_without_held_out_cases_it_trains_on_everything(prepared: Path, tmp_path: Path) -> None:
+    everything = recipe_of().model_copy(update={"validation_cases": (), "fold": "full"})
+    _train(everything, prepared, tmp_path)
+    assert all(row["held_out_dice"] is None for row in read_log(tmp_path / "log.csv"))
+
+
+def test_a_probe_measures_the_same_work_and_leaves_nothing_behind(prepared: Path, tmp_path: Path) -> None:
+    torch.set_num_threads(1)
+    each = seconds_per_iteration(Fabric(accelerator="cpu", devices=1), recipe_of(1000), prepared, 0.3)
+    assert 0 < each < 5
+    assert not list(tmp_path.iterdir())

@@ -1,0 +1,91 @@
+"""What ``medseg train`` says when it can't start, before anything is done."""
+
+from pathlib import Path
+
+import pytest
+
+from medseg.cases.folds import make_folds
+from medseg.cases.formats import save_dataset
+from medseg.cli import main
+
+from tiny import TABLE, tiny_plan, write_tiny_dataset
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    dataset = write_tiny_dataset(tmp_path / "data", 5)
+    folder = tmp_path / "W"
+    save_dataset(dataset, folder / "dataset.yaml")
+    TABLE.save(folder / "labels.yaml")
+    make_folds(dataset).save(folder / "folds.yaml")
+    tiny_plan().save(folder / "plan.yaml")
+    monkeypatch.chdir(tmp_path)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["fold=-1"], "should be 0 or more"),
+        (["configuration=3d_lowres"], "has no configuration '3d_lowres'; it has 3d_fullres"),
+        (["resume=true", "restart=true"], "choose one"),
+        (["patch_size=[15,16,16]"], "not a multiple of 2"),
+        (["batch_size=none"], "batch_size"),
+        (["learning_rate=1"], "Did you mean 'optimizer.learning_rate'?"),
+        (["loss=best"], "no loss 'best'"),
+        (["device=tpu"], "device"),
+    ],
+)
+def test_a_wrong_word_is_one_sentence_and_leaves_nothing(
+    workspace: Path, words: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", f"workspace={workspace}", "iterations=2", *words]) == 2
+    assert said in capsys.readouterr().err
+    assert not list(workspace.glob("3d_fullres/*/weights.safetensors"))
+
+
+def test_without_a_workspace_the_last_used_one_serves_and_is_named(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["train", "iterations=1"]) == 2
+    assert "No workspace has been used" in capsys.readouterr().err
+    assert main(["train", f"workspace={workspace}", "iterations=1", "validate_fold=false", "device=cpu"]) == 0
+    capsys.readouterr()
+    assert main(["train", "iterations=1", "fold=1", "validate_fold=false", "device=cpu"]) == 0
+    assert f"Workspace: {workspace}" in capsys.readouterr().out
+
+
+def test_a_folder_without_a_plan_says_what_to_do(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", f"workspace={tmp_path}"]) == 2
+    assert "medseg plan" in capsys.readouterr().err
+
+
+def test_a_plan_edited_by_hand_is_validated(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    plan = workspace / "plan.yaml"
+    plan.write_text(plan.read_text().replace("batch_size: 2", "batch_size: two"))
+    assert main(["train", f"workspace={workspace}"]) == 2
+    shown = capsys.readouterr().err
+    assert "plan.yaml" in shown
+    assert "batch_size" in shown
+
+
+def test_an_interrupted_training_asks_for_resume_or_restart(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["train", f"workspace={workspace}", "device=cpu", "validate_fold=false", "iterations=2"]
+    assert main(words) == 0
+    (workspace / "3d_fullres" / "fold_0" / "weights.safetensors").unlink()
+    assert main(words) == 2
+    assert "unfinished" in capsys.readouterr().err
+    assert main([*words, "resume=true"]) == 2
+    assert "settles iterations already" in capsys.readouterr().err
+    assert main([*words[:-1], "resume=true"]) == 0
+    assert (workspace / "3d_fullres" / "fold_0" / "weights.safetensors").exists()
+    assert main([*words, "restart=true"]) == 0
+
+
+def test_case_names_never_lead_out_of_the_workspace(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    listing = workspace / "dataset.yaml"
+    listing.write_text(listing.read_text().replace("case_00", "../../case_00"))
+    assert main(["train", f"workspace={workspace}", "iterations=1"]) == 2
+    assert "case_00" in capsys.readouterr().err
