@@ -46,9 +46,10 @@ def train_fold(
     network = new_network(recipe)
     optimizer = build_optimizer(network.parameters(), recipe.training.optimizer)
     newest = load_newest(folder, recipe.content_hash())
-    if newest is not None:
-        restore(*newest, network, optimizer)
     module, wrapped = fabric.setup(network, optimizer)
+    if newest is not None:
+        # After setup, so that the optimizer's tensors go to the device on which the network now is.
+        restore(*newest, network, optimizer)
     held_out_cases = recipe.validation_cases
     held_out = PatchDataset(prepared, held_out_cases, recipe, held_out=True) if held_out_cases else None
     recorder = Recorder(
