@@ -6,13 +6,14 @@ the disk, rename it over the final name, flush the folder.
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from medseg.errors import MedsegError
@@ -29,11 +30,9 @@ def written_whole(path: Path) -> Iterator[Path]:
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=".partial-", suffix=suffixes, dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
+        temporary = _new_name(path, suffixes)
+        temporary.touch(exist_ok=False)  # with the rights that the user's umask leaves
         yield temporary
-        temporary.chmod(0o644)
         flush(temporary)
         temporary.replace(path)
         flush(path.parent)
@@ -46,26 +45,49 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def folder_written_whole(path: Path) -> Iterator[Path]:
-    """The same for a folder: build it beside its final place, then rename; an older folder is replaced at the end."""
+    """The same for a folder: build it beside its final place, then rename; an older folder is replaced at the end.
+
+    Several processes may write the same folder at once: each puts a whole one there, and the last one stays.
+    """
     path = Path(path)
     temporary: Path | None = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(prefix=".partial-", dir=path.parent))
+        temporary = _new_name(path)
+        temporary.mkdir()
         yield temporary
-        temporary.chmod(0o755)
-        for file in temporary.rglob("*"):
-            if file.is_file():
-                flush(file)
-        if path.exists():
-            shutil.rmtree(path)
-        temporary.replace(path)
+        for entry in (*temporary.rglob("*"), temporary):
+            flush(entry)
+        _put_in_place(temporary, path)
         flush(path.parent)
     except OSError as error:
-        raise MedsegError(f"Could not write {path}: {error.strerror or error}.") from error
+        raise MedsegError(
+            f"Could not write {path}: {error.strerror or error}. Check the rights of {path.parent} and its free space."
+        ) from error
     finally:
         if temporary is not None:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _put_in_place(new: Path, path: Path) -> None:
+    """Rename a folder to ``path``; one that is there already is moved aside first and deleted afterwards."""
+    for _ in range(100):
+        try:
+            new.replace(path)
+            return
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
+                raise
+        old = _new_name(path)
+        with suppress(FileNotFoundError):  # another process was faster
+            path.replace(old)
+            shutil.rmtree(old, ignore_errors=True)
+    raise OSError(errno.EBUSY, "other processes keep writing it")
+
+
+def _new_name(path: Path, suffixes: str = "") -> Path:
+    """A name beside ``path`` that nobody uses; hidden, so that no reader takes it for a file of its own."""
+    return path.with_name(f".partial-{secrets.token_hex(8)}{suffixes}")
 
 
 def flush(path: Path) -> None:

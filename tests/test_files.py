@@ -1,5 +1,7 @@
 """Files appear whole or not at all."""
 
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -54,3 +56,34 @@ def test_hashes_do_not_depend_on_the_order_of_keys(tmp_path: Path) -> None:
     assert hash_content({"a": 1, "b": [1, 2]}) == hash_content({"b": [1, 2], "a": 1})
     write_text(tmp_path / "a", "abc")
     assert hash_file(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_files_and_folders_have_the_rights_that_the_users_umask_leaves(tmp_path: Path) -> None:
+    before = os.umask(0o077)
+    try:
+        write_text(tmp_path / "a", "of a patient")
+        with folder_written_whole(tmp_path / "folder") as temporary:
+            (temporary / "b").write_text("1")
+    finally:
+        os.umask(before)
+    assert [oct(p.stat().st_mode & 0o777) for p in (tmp_path / "a", tmp_path / "folder")] == ["0o600", "0o700"]
+
+
+def test_several_writers_of_one_folder_leave_a_whole_one(tmp_path: Path) -> None:
+    def write(number: int) -> None:
+        with folder_written_whole(tmp_path / "folder") as temporary:
+            for name in ("a", "b"):
+                (temporary / name).write_text(str(number))
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(write, range(40)))
+    assert [p.name for p in tmp_path.iterdir()] == ["folder"]
+    first, second = ((tmp_path / "folder" / name).read_text() for name in ("a", "b"))
+    assert first == second
+
+
+def test_a_folder_never_replaces_a_file(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("x")
+    with pytest.raises(MedsegError, match="Could not write"), folder_written_whole(tmp_path / "taken") as temporary:
+        (temporary / "a").write_text("1")
+    assert [p.name for p in tmp_path.iterdir()] == ["taken"]
