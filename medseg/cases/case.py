@@ -5,14 +5,16 @@ Every file goes through ``medseg.images.formats``; nothing here knows a file for
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from medseg.cases.labels import LabelTable
-from medseg.errors import DatasetError, GeometryError
-from medseg.images.formats import read_image, read_labels
+from medseg.cases.laterality import named_by_side
+from medseg.errors import Complaint, DatasetError, GeometryError
+from medseg.images.formats import can_tell_orientation, read_image, read_labels
 from medseg.images.volume import Volume, require_same_grid
 
 
@@ -63,3 +65,26 @@ def read_case_labels(case: Case, table: LabelTable, image: Volume) -> Volume:
         raise
     except DatasetError as error:
         raise DatasetError(f"Case '{case.name}': {error}") from None
+
+
+def doubt_sides(case: Case, image: Volume, names: Sequence[str]) -> Complaint | None:
+    """A Complaint where structures have a side but the image does not say how it lies in the patient.
+
+    An error where the file could have said so; a warning for pictures, which never can: they have to be stored alike.
+    """
+    sided = named_by_side(names)
+    if image.orientation_known or not sided:
+        return None
+    file = case.images[0]
+    sentence = (
+        f"Case '{case.name}': {file.name} does not say how it lies in the patient, "
+        f"but the label '{sided[0]}' has a side."
+    )
+    if not can_tell_orientation(file):
+        remedy = "Make sure that all pictures show the patient the same way round."
+        return Complaint(case.name, "unknown-orientation", sentence, remedy, str(file), "warning")
+    remedy = (
+        "Write its orientation into the header (a code above 0 for sform or qform), leave the case out, or plan with "
+        "preset=nnunet, which takes all axes as they are stored."
+    )
+    return Complaint(case.name, "unknown-orientation", sentence, remedy, str(file))

@@ -15,11 +15,10 @@ from typing import ClassVar
 import numpy as np
 
 from medseg.arrays import Spacing
-from medseg.cases.case import Case
+from medseg.cases.case import Case, doubt_sides
 from medseg.cases.content import content_key, unordered_key
 from medseg.cases.dataset import Dataset
 from medseg.cases.formats import find_dataset
-from medseg.cases.laterality import named_by_side, paired_left_right
 from medseg.documents import Document
 from medseg.errors import Complaint, DatasetError, GeometryError, ImageFileError, MedsegError
 from medseg.images.formats import read_image, read_labels
@@ -84,11 +83,10 @@ def report_on(path: Path, progress: Progress | None = None, workers: int = 0) ->
         found = error.complaints or (Complaint("", "no-dataset", str(error), "", str(path)),)
         return CheckReport(dataset="", cases=0, unlabelled=0, complaints=found)
     dataset = draft.as_found()
-    sides = named_by_side(dataset.labels.names) or sum(paired_left_right(dataset.labels.names), ())
     progress.start("Checking", len(dataset.cases) + len(dataset.unlabelled))
 
     def examine(case: Case) -> _Examined:
-        examined = _examine(case, dataset, sides)
+        examined = _examine(case, dataset)
         progress.advance()
         return examined
 
@@ -112,7 +110,7 @@ def _each(examine: Callable[[Case], _Examined], cases: Iterable[Case], workers: 
         return list(pool.map(examine, cases))
 
 
-def _examine(case: Case, dataset: Dataset, sides: tuple[str, ...]) -> _Examined:
+def _examine(case: Case, dataset: Dataset) -> _Examined:
     complaints: list[Complaint] = []
     volumes = [_read(case, path, read_image, complaints) for path in case.images]
     labels = None if case.labels is None else _read(case, case.labels, read_labels, complaints)
@@ -131,13 +129,8 @@ def _examine(case: Case, dataset: Dataset, sides: tuple[str, ...]) -> _Examined:
             f"{', '.join(dataset.channels)}.",
             "Add the missing channel, or correct the names of the channels.",
         ))  # fmt: skip
-    if not image.orientation_known and sides:
-        complaints.append(_about(
-            case, "unknown-orientation",
-            f"Case '{case.name}': {case.images[0].name} does not say how it lies in the patient, "
-            f"but the label '{sides[0]}' has a side.",
-            "Write its orientation into the header (sform or qform code above 0), or leave the case out.",
-        ))  # fmt: skip
+    doubt = doubt_sides(case, image, dataset.labels.names)
+    complaints += [doubt] if doubt else []
     complaints += [_constant(case, path) for path, volume in zip(case.images, volumes, strict=True) if _is_flat(volume)]
     arrays = [volume.array for volume in volumes if volume is not None]
     flat = all(_is_flat(volume) for volume in volumes)

@@ -28,8 +28,17 @@ def paired_left_right(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
 
 
 def named_by_side(names: Iterable[str]) -> tuple[str, ...]:
-    """Structures with a side in their name, whether or not the other side is there too."""
-    return tuple(name for name in names if _by_word(name) is not None)
+    """Structures with a side in their name, whether or not the other side is there too; L1 alone is a vertebra."""
+    names = list(names)
+    paired = {name for pair in paired_left_right(names) for name in pair}
+    return tuple(name for name in names if name in paired or (_by_word(name) is not None and not _is_level(name)))
+
+
+def _is_level(name: str) -> bool:
+    """Whether the only sign of a side is an L or R right before a number."""
+    return (
+        re.search(r"left|right", name, re.IGNORECASE) is None and re.search(r"(?<![A-Za-z])[LlRr]\d", name) is not None
+    )
 
 
 def _by_word(name: str) -> tuple[str, str] | None:

@@ -37,6 +37,11 @@ def stem_of(path: Path | str) -> str:
     return name[: -len(suffix)] if suffix else name
 
 
+def can_tell_orientation(path: Path | str) -> bool:
+    """Whether the file's format has room to say how it lies in the patient; pictures (PNG, TIFF) have none."""
+    return _MODULES.get(_suffix_of(Path(path).name)) is not planar
+
+
 def read_image(path: Path | str) -> Volume:
     """Read an image as float32 (C, Z, Y, X), exactly as it lies in the file; a fourth axis or colour becomes C.
 

@@ -37,6 +37,15 @@ def require_whole(path: Path, voxel_bytes: int) -> None:
         )
 
 
+def tells_orientation(path: Path) -> bool:
+    """Whether the header says how the axes lie in the patient; where it is silent ITK takes LPS for granted."""
+    with path.open("rb") as stream:
+        fields = _fields(stream, path)
+    if path.suffix.lower() == ".mha":
+        return bool({"transformmatrix", "rotation", "orientation"} & set(fields))
+    return "space" in fields and "space directions" in fields
+
+
 def _fields(stream: BufferedIOBase, path: Path) -> dict[str, str]:
     """Header lines "key = value" (MetaImage) or "key: value" (NRRD), keys in small letters; stops before the voxels."""
     fields: dict[str, str] = {}

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from medseg.errors import ImageFileError, MedsegError
 from medseg.files import written_whole
 from medseg.images import values
-from medseg.images.itk_stream import require_whole
+from medseg.images.itk_stream import require_whole, tells_orientation
 from medseg.images.volume import Volume
 
 _ENGINES = {".mha": "MetaImageIO", ".nrrd": "NrrdImageIO"}
@@ -42,7 +42,7 @@ def read_image(path: Path) -> Volume:
     """The file as float32 (C, Z, Y, X); vector components or a fourth axis become C. Raises ImageFileError."""
     array, affine, grid = _read(path)
     remarks = (f"{path.name} holds integers beyond 2**24, which float32 rounds.",) if values.is_rounded(array) else ()
-    return Volume(values.to_image(array, path), affine, grid, remarks=remarks)
+    return _volume(values.to_image(array, path), affine, grid, path, remarks)
 
 
 def read_labels(path: Path) -> Volume:
@@ -55,7 +55,17 @@ def read_labels(path: Path) -> Volume:
             "Split it, or merge overlapping structures into one label file.",
         )
     labels = values.to_labels(array[0], path)
-    return Volume(labels if np.issubdtype(array.dtype, np.integer) else values.narrowed(labels), affine, grid)
+    found = labels if np.issubdtype(array.dtype, np.integer) else values.narrowed(labels)
+    return _volume(found, affine, grid, path)
+
+
+def _volume(
+    array: NDArray[Any], affine: NDArray[np.float64], grid: ItkGrid, path: Path, remarks: tuple[str, ...] = ()
+) -> Volume:
+    known = tells_orientation(path)
+    if not known:
+        remarks = (values.no_orientation(path, "its header has no directions"), *remarks)
+    return Volume(array, affine, grid, known, remarks)
 
 
 def write(path: Path, array: NDArray[Any], like: Volume) -> None:

@@ -18,7 +18,7 @@ from nibabel.quaternions import quat2mat
 from numpy.typing import NDArray
 
 from medseg.errors import ImageFileError
-from medseg.images.values import is_sheared, sheared
+from medseg.images.values import is_sheared, no_orientation, sheared
 from medseg.images.volume import Volume
 
 _ZYX = [2, 1, 0, 3]
@@ -51,9 +51,7 @@ def geometry_of(header: nibabel.Nifti1Header, path: Path) -> Geometry:
     known = affine is not None
     if affine is None:
         affine = _centred(header, sizes)
-        remarks.append(
-            f"{path.name} does not say how it lies in the patient (both its codes are 0); left and right are unknown."
-        )
+        remarks.append(no_orientation(path, "both its codes are 0"))
     unit = int(header["xyzt_units"]) & 7
     if unit in _MM_PER_UNIT:
         affine[:3] *= _MM_PER_UNIT[unit]

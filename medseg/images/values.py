@@ -105,6 +105,11 @@ def unsupported_type(path: Path, found: str) -> ImageFileError:
     )
 
 
+def no_orientation(path: Path, why: str) -> str:
+    """The remark on a file whose left and right nobody knows."""
+    return f"{path.name} does not say how it lies in the patient ({why}); left and right are unknown."
+
+
 def is_sheared(axes: NDArray[np.float64]) -> bool:
     """Whether the columns of a 3x3 matrix are not at right angles (more than 1e-3, about 0.06 degrees, apart)."""
     cosines = axes / np.linalg.norm(axes, axis=0)

@@ -17,7 +17,7 @@ from typing import Literal, TypeVar
 import numpy as np
 
 from medseg.arrays import Triple
-from medseg.cases.case import Case, read_case_image, read_case_labels
+from medseg.cases.case import Case, doubt_sides, read_case_image, read_case_labels
 from medseg.cases.dataset import Dataset
 from medseg.errors import Complaint, DatasetError, ImageFileError, MedsegError
 from medseg.images.crop import crop, nonzero_box
@@ -83,12 +83,14 @@ def measure_fingerprint(
 def measure_case(case: Case, dataset: Dataset, orientation: Orientation, draws: int) -> _Measured:
     """One Case's measurements and its sample of ``draws`` foreground voxels per channel.
 
-    Raises DatasetError or GeometryError when it can't be read, and DatasetError for NaN or infinity.
+    Raises DatasetError or GeometryError when it can't be read, and DatasetError where structures have a side but the
+    file does not say on which side of the patient they lie.
     """
     image = read_case_image(case, len(dataset.channels))
     labels = read_case_labels(case, dataset.labels, image)
-    if not np.isfinite(image.array).all():
-        raise ImageFileError("not-finite", f"Case '{case.name}': the image holds NaN or infinity.", "Repair the file.")
+    doubt = doubt_sides(case, image, dataset.labels.names) if orientation == "canonical" else None
+    if doubt is not None and doubt.severity == "error":
+        raise ImageFileError(doubt.code, doubt.sentence, doubt.remedy)
     lower, upper = nonzero_box(image.array)
     cropped = crop(image.array, lower, upper)
     foreground = crop(labels.array, lower, upper) > 0

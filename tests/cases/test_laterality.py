@@ -26,3 +26,10 @@ def test_names_without_a_partner_are_no_pair(names):
 
 def test_a_single_side_is_known_to_have_one():
     assert named_by_side(["left atrium", "liver", "kidney_r", "bright"]) == ("left atrium", "kidney_r")
+
+
+def test_a_vertebra_has_no_side_but_a_left_and_a_right_first_rib_have():
+    assert named_by_side(["vertebrae_L1", "vertebrae_L5", "L3", "liver"]) == ()
+    assert named_by_side(["rib_L1", "rib_R1", "left_rib_L2", "lungleft", "lungright"]) == (
+        "rib_L1", "rib_R1", "left_rib_L2", "lungleft", "lungright",
+    )  # fmt: skip

@@ -227,6 +227,18 @@ def test_orientation_matters_only_where_labels_have_a_side(tmp_path):
     assert {x.severity for x in check_dataset(folder)} == {"warning"}
 
 
+def test_pictures_can_not_tell_their_orientation_so_sides_are_a_warning(tmp_path):
+    labels = np.zeros((1, 8, 9), np.uint8)
+    labels[0, 2:5, 1:3], labels[0, 2:5, 6:8] = 1, 2
+    for name in ("a", "b"):
+        for sub, scale in (("images", len(name) * 50), ("labels", 1)):
+            write_labels(tmp_path / f"{sub}/{name}.png", labels * scale, Volume(labels, AFFINE))
+    (tmp_path / "labels.yaml").write_text("labels: {left lung: 1, right lung: 2}\n")
+    complaints = check_dataset(tmp_path)
+    assert {x.severity for x in complaints} == {"warning"}
+    assert "same way round" in next(x.remedy for x in complaints if x.code == "unknown-orientation")
+
+
 def test_broken_labels_of_a_plain_pair_are_named_once(tmp_path):
     folder = write_dataset(tmp_path / "d", ["a", "b", "c"])
     (folder / "dataset.json").unlink()

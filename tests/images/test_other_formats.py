@@ -203,3 +203,18 @@ def test_a_png_takes_one_slice_of_whole_numbers(tmp_path):
         write_labels(tmp_path / "c.png", voxels("u1"), read_image(nifti(tmp_path / "a.nii")))
     with pytest.raises(MedsegError, match="PNG"):
         write_image(tmp_path / "c.png", labels / 2, like)
+
+
+def test_a_header_without_directions_leaves_left_and_right_unknown(tmp_path):
+    whole = itk_file(tmp_path / "a.mha", voxels("i2"), compressed=False)
+    assert read_image(whole).orientation_known
+    assert read_image(itk_file(tmp_path / "a.nrrd", voxels("i2"))).orientation_known
+    head, _, tail = whole.read_bytes().partition(b"TransformMatrix")
+    (tmp_path / "b.mha").write_bytes(head + tail.partition(b"\n")[2])
+    nrrd = "NRRD0004\ntype: short\ndimension: 3\nsizes: 4 5 6\nspacings: 1 1.2 2.5\nencoding: raw\nendian: little\n\n"
+    (tmp_path / "b.nrrd").write_bytes(nrrd.encode() + voxels("i2").tobytes())
+    for suffix in ITK_SUFFIXES:
+        for volume in (read_image(tmp_path / f"b{suffix}"), read_labels(tmp_path / f"b{suffix}")):
+            assert not volume.orientation_known
+            assert volume.spacing == (2.5, 1.2, 1.0)
+            assert "left and right are unknown" in volume.remarks[0]

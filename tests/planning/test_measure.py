@@ -140,3 +140,33 @@ def test_the_hippocampus_fingerprint_is_nnunets(real_data):
     assert (ours.minimum, ours.maximum) == (theirs["min"], theirs["max"])
     for name in ("mean", "std", "median", "percentile_00_5", "percentile_99_5"):
         assert getattr(ours, name) == pytest.approx(theirs[name], rel=1e-6)
+
+
+SIDED = LabelTable(
+    labels=(Label(name="background", value=0), Label(name="left lung", value=3), Label(name="right lung", value=7))
+)
+
+
+def test_sides_need_an_orientation_unless_axes_are_taken_as_stored(tmp_path):
+    dataset, made = write_dataset(tmp_path, count=2)
+    case, image, labels = made[0]
+    write_image(case.images[0], image[0], Volume(image[0], TURNED, orientation_known=False))
+    write_labels(case.labels, labels, Volume(labels, TURNED, orientation_known=False))
+    # An unknown file lies where nibabel guesses; image and labels agree, so only the sides are in doubt.
+    assert len(measure(dataset, "canonical", Silent()).cases) == 2
+    sided = Dataset("small", dataset.channels, SIDED, dataset.cases)
+    with pytest.raises(DatasetError, match="'left lung' has a side") as caught:
+        measure(sided, "canonical", Silent())
+    assert [(found.case, found.code) for found in caught.value.complaints] == [("case0", "unknown-orientation")]
+    assert "preset=nnunet" in caught.value.complaints[0].remedy
+    assert len(measure(sided, "stored", Silent()).cases) == 2
+
+
+def test_pictures_that_never_tell_their_orientation_may_have_sides(tmp_path):
+    labels = np.full((1, 8, 9), 3, np.uint8)
+    labels[0, :, 5:] = 7
+    for name in ("a", "b"):
+        write_labels(tmp_path / f"{name}.png", labels * 20, Volume(labels, TURNED))
+        write_labels(tmp_path / f"{name}_labels.png", labels, Volume(labels, TURNED))
+    cases = tuple(Case(name, (tmp_path / f"{name}.png",), tmp_path / f"{name}_labels.png") for name in ("a", "b"))
+    assert len(measure(Dataset("pictures", ("x-ray",), SIDED, cases), "canonical", Silent()).cases) == 2
