@@ -9,7 +9,7 @@ from typing import ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from medseg.arrays import label_dtype
 from medseg.documents import Document, Record
@@ -21,8 +21,8 @@ class Label(Record):
 
     name: str
     """As the user writes it."""
-    value: int
-    """The integer that stands for it in label files."""
+    value: int = Field(ge=-(2**31), lt=2**31)
+    """The integer that stands for it in label files; 32 bits with a sign, which every format holds."""
     color: tuple[int, int, int] | None = None
     """Red, green, blue, 0 to 255; a default colour is used where none is given."""
     code: str | None = None
