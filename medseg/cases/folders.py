@@ -1,6 +1,7 @@
 """A plain pair of folders: ``images/`` and ``labels/`` with files of the same name.
 
-Several channels are ``X_0000``, ``X_0001``, ... if every image is named so. Names of channels and labels come from a
+Several channels are ``X_0000``, ``X_0001``, ... if every image is named so; where each of them has a label file of
+that very name they are Cases. Names of channels and labels come from a
 ``dataset.yaml`` without cases, or a ``labels.yaml``, in the same folder; without one, from the files themselves.
 """
 
@@ -30,12 +31,12 @@ def read_folders(draft: Draft, images: Path, labels: Path) -> None:
     """Fill the draft; reads every label file when nothing names the labels."""
     apply_description(draft)
     found = draft.files_by_stem(images)
-    count = _channels_by_name(found)
+    label_files = draft.files_by_stem(labels)
+    count = 0 if set(found) <= set(label_files) else _channels_by_name(found)
     if count:
         draft.complaints.clear()  # the same files are looked at again, channel by channel
         add_pairs(draft, images, labels, len(draft.channels) or count)
     else:
-        label_files = draft.files_by_stem(labels)
         refused = {complaint.case for complaint in draft.complaints}
         for name, file in found.items():
             draft.add(Case(name, (file,), label_files.get(name)))

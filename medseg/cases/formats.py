@@ -13,7 +13,7 @@ from medseg.cases.dataset_json import read_dataset_json
 from medseg.cases.decathlon import read_decathlon
 from medseg.cases.draft import Draft
 from medseg.cases.folders import pair_in, read_folders
-from medseg.cases.listing import load_listing, read_listing, read_table, save_listing
+from medseg.cases.listing import lists_cases, load_listing, read_listing, read_table, save_listing
 from medseg.cases.nnunet_raw import read_nnunet_raw
 from medseg.errors import DatasetError
 
@@ -61,6 +61,8 @@ def _read_folder(draft: Draft) -> None:
     folder = draft.folder
     tables = sorted(file for file in folder.glob("*.csv") if not file.name.startswith("."))
     pair = pair_in(folder)
+    if pair is not None:  # then a table may be about something else, such as the patients' ages
+        tables = [table for table in tables if lists_cases(table)]
     listing = load_listing(folder / "dataset.yaml") if (folder / "dataset.yaml").is_file() else None
     if listing is not None and listing.cases is not None:
         read_listing(draft, listing)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -107,8 +108,7 @@ def read_table(draft: Draft, path: Path) -> None:
     """Fill the draft from a CSV; names of channels and labels as ``apply_description`` finds them."""
     apply_description(draft)
     columns, rows = _rows(path)
-    images = ["image"] if "image" in columns else [x for x in columns if re.fullmatch(r"image_\d+", x)]
-    images.sort(key=lambda column: int(column.partition("_")[2] or 0))
+    images = _image_columns(columns)
     unknown = sorted(set(columns) - {"case", "labels", "patient", *images})
     if "case" not in columns or not images or unknown:
         raise DatasetError(
@@ -126,6 +126,18 @@ def read_table(draft: Draft, path: Path) -> None:
             )
     discover_channels(draft)
     discover_labels(draft)
+
+
+def lists_cases(path: Path) -> bool:
+    """Whether a CSV means to be a list of Cases, by its columns. Raises DatasetError when it is no table."""
+    columns = [column.lower() for column in _rows(path)[0]]
+    return "case" in columns or bool(_image_columns(columns))
+
+
+def _image_columns(columns: Sequence[str]) -> list[str]:
+    """``image``, or ``image_0``, ``image_1``, ... in the order of their numbers."""
+    numbered = sorted((x for x in columns if re.fullmatch(r"image_\d+", x)), key=lambda x: int(x.partition("_")[2]))
+    return ["image"] if "image" in columns else numbered
 
 
 def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
@@ -146,10 +158,12 @@ def _rows(path: Path) -> tuple[list[str], list[tuple[int, dict[str, str]]]]:
 
 def save_listing(dataset: Dataset, path: Path) -> None:
     """Write ``dataset.yaml``: paths inside its folder relative to it, others absolute."""
-    folder = Path(path).parent.resolve()
+    # Made absolute, but not resolved: a link inside the folder is meant to stay one.
+    folder = Path(path).absolute().parent
 
     def written(file: Path) -> str:
-        return file.relative_to(folder).as_posix() if file.is_relative_to(folder) else str(Path.cwd() / file)
+        place = file.absolute()
+        return place.relative_to(folder).as_posix() if place.is_relative_to(folder) else str(place)
 
     listed = [
         ListedCase(

@@ -90,4 +90,8 @@ def _complaint(name: str, found: Sequence[tuple[int, Path]], channels: Sequence[
         sentence = f"Case '{name}' lacks channel {', '.join(missing)}: there is only {names}."
         return Complaint(name, "missing-channel", sentence, f"Add {name}{ending}, or leave the case out.")
     sentence = f"Case '{name}' has {len(numbers)} channels ({names}), but the model takes {len(channels)}."
-    return Complaint(name, "too-many-channels", sentence, f"The model's channels are: {', '.join(channels)}.")
+    remedy = (
+        f"The model's channels are: {', '.join(channels)}. If these files are cases of their own, rename them so that "
+        f"they do not end in _ and four digits, for example {name}-0000."
+    )
+    return Complaint(name, "too-many-channels", sentence, remedy)

@@ -238,3 +238,20 @@ def test_the_real_hippocampus_has_200_cases_of_two_structures(real_data: Path):
     assert (len(dataset.cases), dataset.channels, dataset.labels.names) == (200, ("MRI",), ("Anterior", "Posterior"))
     image = read_case_image(dataset.cases[0], 1)
     assert set(np.unique(read_case_labels(dataset.cases[0], dataset.labels, image).array)) == {0, 1, 2}
+
+
+def test_cases_that_are_counted_from_zero_are_not_taken_for_channels(undescribed):
+    for sub in ("images", "labels"):
+        for number, path in enumerate(sorted((undescribed / sub).iterdir())):
+            path.rename(path.with_name(f"scan_{number:04d}.nii.gz"))
+    dataset = read_dataset(undescribed)
+    assert [case.name for case in dataset.cases] == [f"scan_{number:04d}" for number in range(6)]
+    assert dataset.channels == ("image",)
+
+
+def test_a_table_about_something_else_beside_a_pair_of_folders_is_passed_over(undescribed):
+    (undescribed / "ages.csv").write_text("patient,age\nab_002,61\n")
+    assert len(read_dataset(undescribed).cases) == 6
+    (undescribed / "cases.csv").write_text("Case,image,patient\nzz-1,images/zz-1.nii.gz,P1\n")
+    with pytest.raises(DatasetError, match="not known: Case"):
+        read_dataset(undescribed)
