@@ -1,7 +1,7 @@
 """``medseg <command> key=value ...``: a table of commands, each imported only when asked for.
 
-Knows nothing of what the commands do. The only place that catches MedsegError: message on stderr, exit code 2, no
-traceback; ``debug=true`` shows it.
+Knows nothing of what the commands do. The only place that catches MedsegError, and what the system refuses: message on
+stderr, exit code 2, no traceback; ``debug=true`` shows it.
 """
 
 from __future__ import annotations
@@ -16,10 +16,13 @@ COMMANDS: dict[str, str] = {
     "train": "prepare the data, train a fold and score it",
     "predict": "segment new images with a trained model",
     "bundle": "collect trained folds in one folder to carry away",
+    "import": "turn a trained nnU-Net v2 model into a bundle",
     "evaluate": "compare predictions with labels",
     "check": "list everything that is wrong with a dataset",
     "info": "version, devices, presets, networks, workspaces",
 }
+_MODULES = {"import": "import_model"}
+"""Where a command can't be the name of its module."""
 _HELP = {"help", "--help", "-h"}
 
 
@@ -40,15 +43,16 @@ def main(words: Sequence[str] | None = None) -> int:
     words = [word for word in words if word not in {"debug=true", "debug=false"}]
     try:
         return _run(words[0], words[1:])
-    except MedsegError as error:
-        if debug:
-            raise
-        print(f"medseg {words[0]}: {error}", file=sys.stderr)
-        return 2
     except BrokenPipeError:
         # Whoever read our output (head, less) has gone; what is still buffered must not raise again at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except (MedsegError, OSError) as error:
+        if debug:
+            raise
+        hint = ". Check that it is there and that you may use it." if isinstance(error, OSError) else ""
+        print(f"medseg {words[0]}: {error}{hint}", file=sys.stderr)
+        return 2
     except KeyboardInterrupt:
         print("\nInterrupted; everything written so far is whole.", file=sys.stderr)
         return 1
@@ -63,7 +67,7 @@ def _run(name: str, words: list[str]) -> int:
         near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
         hint = f"Did you mean 'medseg {near[0]}'?" if near else f"Known are: {', '.join(COMMANDS)}."
         raise SettingsError(f"There is no command '{name}'. {hint}")
-    command = importlib.import_module(f"medseg.commands.{name}")
+    command = importlib.import_module(f"medseg.commands.{_MODULES.get(name, name)}")
     if _HELP & set(words):
         print(_command_help(name, command.SETTINGS))
         return 0

@@ -6,6 +6,7 @@ Knows names only: nothing here opens a file, except the note of the workspace la
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,15 +55,16 @@ class Workspace:
         return self.fold(configuration, fold) / "weights.safetensors"
 
     def remember(self) -> None:
-        """Note that this is the workspace last used from the current folder."""
-        write_text(_LAST_USED, json.dumps({"workspace": str(self.folder.resolve())}) + "\n")
+        """Note that this is the workspace last used from the current folder, unless nothing can be written there."""
+        with suppress(MedsegError):  # a read-only folder is no reason to refuse the work itself
+            write_text(_LAST_USED, json.dumps({"workspace": str(self.folder.resolve())}) + "\n")
 
 
 def last_used() -> Workspace:
     """The workspace last used from the current folder. Raises MedsegError when there is none."""
     try:
         return Workspace(Path(json.loads(_LAST_USED.read_text())["workspace"]))
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         raise MedsegError(
             f"No workspace has been used from {Path.cwd()} yet. "
             "Run 'medseg plan' first, or name one with workspace=DIR."

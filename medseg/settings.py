@@ -14,7 +14,7 @@ from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Literal, TypeGuard, TypeVar, Union, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ValidationError
+from pydantic import BaseModel, BeforeValidator, Field, ValidationError
 
 from medseg.documents import Record
 from medseg.errors import SettingsError
@@ -46,9 +46,9 @@ def _read_bytes(value: Any) -> Any:
     return value
 
 
-Seconds = Annotated[float, BeforeValidator(_read_seconds)]
+Seconds = Annotated[float, BeforeValidator(_read_seconds), Field(ge=0)]
 """A time: 90s, 15min, 2h, or a number of seconds."""
-Bytes = Annotated[int, BeforeValidator(_read_bytes)]
+Bytes = Annotated[int, BeforeValidator(_read_bytes), Field(gt=0)]
 """An amount of memory: 800MB, 8GB, or a number of bytes."""
 
 
@@ -125,7 +125,12 @@ def describe(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, st
         default = "required" if field.is_required() else _shown(field.get_default(call_default_factory=True))
         # Pydantic keeps the reader of a plain ``Seconds`` field apart from its type.
         reader = next((known for part in field.metadata if (known := _READERS.get(getattr(part, "func", None)))), None)
-        yield prefix + name, reader or _type_name(field.annotation), default, " ".join((field.description or "").split())
+        yield (
+            prefix + name,
+            reader or _type_name(field.annotation),
+            default,
+            " ".join((field.description or "").split()),
+        )
 
 
 def _is_record(annotation: Any) -> TypeGuard[type[BaseModel]]:

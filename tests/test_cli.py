@@ -2,10 +2,13 @@
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from medseg.cli import COMMANDS, main
+from medseg.errors import MedsegError
+from medseg.paths import Workspace, last_used
 
 
 def _modules_after(words: str) -> set[str]:
@@ -53,3 +56,20 @@ def test_a_mistake_is_one_sentence_on_stderr_and_exit_code_2(
     shown = capsys.readouterr().err
     assert said in shown
     assert "Traceback" not in shown
+
+
+def test_what_the_system_refuses_is_one_sentence_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "dataset=" + "x" * 5000]) == 2
+    shown = capsys.readouterr()
+    assert "Traceback" not in shown.err
+    assert len((shown.err + shown.out).strip()) > 20
+
+
+def test_a_folder_where_nothing_can_be_noted_is_no_reason_to_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs").write_text("a file where the note would go")
+    Workspace(tmp_path / "W").remember()
+    with pytest.raises(MedsegError, match="No workspace has been used"):
+        last_used()

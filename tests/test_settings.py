@@ -87,3 +87,10 @@ def test_a_key_is_known_if_any_model_has_it() -> None:
     require_known("learning_rate", [Example, Part])
     with pytest.raises(SettingsError):
         require_known("learning", [Example, Part])
+
+
+@pytest.mark.parametrize("word", ["budget=-5", "budget=-1e3", "memory=0", "memory=-8"])
+def test_less_than_no_time_or_memory_is_refused(word: str) -> None:
+    key, _, value = word.partition("=")
+    with pytest.raises(SettingsError, match=f"'{key}'"):
+        build(Example, {key: value})
