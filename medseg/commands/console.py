@@ -25,7 +25,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-_out = Console(highlight=False, soft_wrap=True)
+_NARROWEST = 120
+"""Where stdout is no terminal (a file, a pipe), tables are as wide as this instead of 80 columns."""
+_out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _NARROWEST)
 
 
 def say(text: str = "") -> None:
@@ -37,7 +39,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> 
     """Print a table to stdout; the first column is left-aligned, numbers to the right."""
     shown = Table(title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
-        shown.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+        shown.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
     for row in rows:
         shown.add_row(*(str(cell) for cell in row))
     _out.print(shown)

@@ -25,7 +25,7 @@ from medseg.commands.console import Bar, say, table
 from medseg.errors import CheckpointError, PlanError, SettingsError
 from medseg.evaluation.scores import Scores, as_rows
 from medseg.paths import Workspace, last_used
-from medseg.planning.override import override_plan
+from medseg.planning.override import Shorthands, override_plan
 from medseg.planning.plan import ConfigurationName, ConfigurationPlan, Plan, TrainingPlan
 from medseg.progress import Progress, Silent
 from medseg.run_record import record_run
@@ -73,7 +73,7 @@ class TrainSettings(Settings):
     """Also log for TensorBoard (needs the extra: pip install medseg[tensorboard])."""
 
 
-SETTINGS = (TrainSettings, ConfigurationPlan, TrainingPlan)
+SETTINGS = (TrainSettings, ConfigurationPlan, TrainingPlan, Shorthands)
 Fold = int | Literal["full"]
 _FREE_ON_RESUME = {"fold", "workspace", "configuration", "device", "devices", "nodes", "resume", "restart", "workers",
                    "save_every", "validate_fold", "tensorboard"}  # fmt: skip

@@ -20,14 +20,17 @@ _BASE_FEATURES = "network.base_features"
 _R = TypeVar("_R", bound=Record)
 
 
-class _NetworkShorthands(Record):
+class NetworkShorthands(Record):
+    """Words about the network that stand for others."""
+
     base_features: int
+    """Channels of the first stage; the other stages keep their proportion to it."""
 
 
-class _Shorthands(Record):
-    """Words that stand for other words; only their names matter here."""
+class Shorthands(Record):
+    """Words that stand for several of the others."""
 
-    network: _NetworkShorthands
+    network: NetworkShorthands
 
 
 def override_plan(plan: Plan, configuration: str | None, words: Mapping[str, str]) -> Plan:
@@ -40,7 +43,7 @@ def override_plan(plan: Plan, configuration: str | None, words: Mapping[str, str
     """
     name, configured = plan.configuration(configuration)
     for key in words:
-        require_known(key, [ConfigurationPlan, TrainingPlan, _Shorthands])
+        require_known(key, [ConfigurationPlan, TrainingPlan, Shorthands])
     of_training = set(setting_names(TrainingPlan))
     for_training = {key: text for key, text in words.items() if key in of_training}
     for_network = {key: text for key, text in words.items() if key not in of_training and key != _BASE_FEATURES}

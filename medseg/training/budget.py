@@ -15,7 +15,7 @@ import torch
 from medseg.networks.build import build_network
 from medseg.planning.memory import forward_flops
 from medseg.planning.plan import NetworkPlan
-from medseg.training.fold import new_network
+from medseg.training.fold import new_loss, new_network
 from medseg.training.loop import Step, train
 from medseg.training.losses import build_loss
 from medseg.training.patches import PatchDataset, make_loader
@@ -37,7 +37,6 @@ def seconds_per_iteration(
     network = fabric.to_device(new_network(recipe))
     optimizer = build_optimizer(network.parameters(), recipe.training.optimizer)
     patches = PatchDataset(prepared, recipe.training_cases, recipe, fabric.global_rank, fabric.world_size)
-    loss = build_loss(recipe.training.loss, recipe.configuration.batch_dice, len(recipe.configuration.network.features))
     started = time.monotonic()
     times: list[float] = []
 
@@ -49,7 +48,17 @@ def seconds_per_iteration(
 
     module, wrapped = fabric.setup(network, optimizer) if fabric.world_size == 1 else (network, optimizer)
     with suppress(_Enough):
-        train(fabric, recipe, module, loss, wrapped, make_loader(patches, 0, 10**6, workers), 0, after_step, str)
+        train(
+            fabric,
+            recipe,
+            module,
+            new_loss(recipe),
+            wrapped,
+            make_loader(patches, 0, 10**6, workers),
+            0,
+            after_step,
+            str,
+        )
     return (times[-1] - times[_WARM_UP - 1]) / (len(times) - _WARM_UP)
 
 

@@ -6,6 +6,7 @@ are scored afterwards (``medseg.training.validation``).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -50,31 +51,21 @@ def train_fold(
     if newest is not None:
         # After setup, so that the optimizer's tensors go to the device on which the network now is.
         restore(*newest, network, optimizer)
-    held_out_cases = recipe.validation_cases
-    held_out = PatchDataset(prepared, held_out_cases, recipe, held_out=True) if held_out_cases else None
-    recorder = Recorder(
-        folder,
-        recipe.iterations,
-        save=lambda done, averages: (
-            fabric.is_global_zero and save_checkpoint(folder, done, recipe.content_hash(), network, optimizer, averages)
-        ),
-        held_out_dice=lambda: (
-            held_out_dice(fabric, network, held_out, recipe) if held_out and fabric.is_global_zero else None
-        ),
-        progress=progress,
-        save_every_seconds=save_every_seconds,
-        tracker=tracker,
-    )
-    done = 0
+    done = newest[0].iteration if newest else 0
+
+    def save(iteration: int, averages: dict[str, float | None]) -> None:
+        if fabric.is_global_zero:
+            save_checkpoint(folder, iteration, recipe.content_hash(), network, optimizer, averages)
+
+    watch = held_out_watch(fabric, network, prepared, recipe)
+    recorder = Recorder(folder, recipe.iterations, save, watch, progress, save_every_seconds, tracker)
     if newest is not None:
-        done = newest[0].iteration
         recorder.resume(done, newest[0].loss, newest[0].dice)
     progress.start("Training", recipe.iterations)
     progress.advance(done)
     patches = PatchDataset(prepared, recipe.training_cases, recipe, fabric.global_rank, fabric.world_size)
     batches = make_loader(patches, done, recipe.iterations, workers)
-    loss = build_loss(recipe.training.loss, recipe.configuration.batch_dice, len(recipe.configuration.network.features))
-    train(fabric, recipe, module, loss, wrapped, batches, done, recorder, patches.cases_of)
+    train(fabric, recipe, module, new_loss(recipe), wrapped, batches, done, recorder, patches.cases_of)
     progress.finish()
     if fabric.is_global_zero:
         save_weights(folder / "weights.safetensors", network.state_dict(), describe_weights(recipe))
@@ -87,6 +78,12 @@ def new_network(recipe: Recipe) -> nn.Module:
     torch.manual_seed(recipe.training.seed)
     configuration = recipe.configuration
     return build_network(configuration.network, configuration.dimensions, recipe.channels, recipe.classes)
+
+
+def new_loss(recipe: Recipe) -> nn.Module:
+    """The loss of a Recipe, over all outputs of its network."""
+    configuration = recipe.configuration
+    return build_loss(recipe.training.loss, configuration.batch_dice, len(configuration.network.features))
 
 
 def describe_weights(recipe: Recipe) -> dict[str, Any]:
@@ -104,18 +101,29 @@ def describe_weights(recipe: Recipe) -> dict[str, Any]:
     }
 
 
-@torch.no_grad()
-def held_out_dice(
-    fabric: lightning_fabric.Fabric, network: nn.Module, patches: PatchDataset, recipe: Recipe
-) -> float | None:
-    """Dice of a few patches of the held-out Cases, always the same ones, not augmented: a curve to watch, no score."""
-    network.eval()
-    found = []
-    for index in range(_HELD_OUT_BATCHES):
-        images, labels = fabric.to_device(patches[index])
-        images, labels = augment_batch(images, labels, recipe.configuration, None, index)
-        with fabric.autocast():
-            dice = patch_dice(network(images), labels)
-        found += [dice] if dice is not None else []
-    network.train()
-    return sum(found) / len(found) if found else None
+def held_out_watch(
+    fabric: lightning_fabric.Fabric, network: nn.Module, prepared: Path, recipe: Recipe
+) -> Callable[[], float | None]:
+    """A function that gives the Dice of a few patches of the held-out Cases, always the same ones, not augmented.
+
+    It draws a curve to watch; the score of a training is that of whole Cases. None where nothing is held out, and in
+    all processes but the first.
+    """
+    if not recipe.validation_cases or not fabric.is_global_zero:
+        return lambda: None
+    patches = PatchDataset(prepared, recipe.validation_cases, recipe, held_out=True)
+
+    @torch.no_grad()
+    def watch() -> float | None:
+        network.eval()
+        found = []
+        for index in range(_HELD_OUT_BATCHES):
+            images, labels = fabric.to_device(patches[index])
+            images, labels = augment_batch(images, labels, recipe.configuration, None, index)
+            with fabric.autocast():
+                dice = patch_dice(network(images), labels)
+            found += [dice] if dice is not None else []
+        network.train()
+        return sum(found) / len(found) if found else None
+
+    return watch
