@@ -36,8 +36,10 @@ def save_weights(path: Path, state: Mapping[str, Tensor], description: Mapping[s
     # One metadata key only: the order of several would be random.
     metadata = {_KEY: json.dumps(content, sort_keys=True, allow_nan=False)}
     with written_whole(Path(path)) as temporary:
+        rights = temporary.stat().st_mode
         try:
             save_file(tensors, temporary, metadata)
+            temporary.chmod(rights)  # safetensors puts a new file there, which only its owner may read
         except SafetensorError as error:
             raise CheckpointError(f"Could not write {path}: {error}. Nothing was replaced.") from None
 

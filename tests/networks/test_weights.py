@@ -22,6 +22,12 @@ def some_state():
     }
 
 
+def test_others_may_read_weights_where_they_may_read_any_new_file(tmp_path):
+    save_weights(tmp_path / "w.safetensors", some_state(), DESCRIPTION)
+    (tmp_path / "other").touch()
+    assert (tmp_path / "w.safetensors").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
 def test_tensors_and_description_come_back_unchanged(tmp_path):
     save_weights(tmp_path / "w.safetensors", some_state(), DESCRIPTION)
     state, description = load_weights(tmp_path / "w.safetensors")
