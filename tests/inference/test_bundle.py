@@ -221,12 +221,12 @@ def test_the_preparation_of_the_same_plan_is_accepted(tmp_path):
     assert open_model(workspace.folder).load().folds == (0, 1)
 
 
-def test_numbered_folds_come_first_and_all_stands_for_itself(tmp_path):
+def test_numbered_folds_come_first_and_full_stands_for_itself(tmp_path):
     model = open_model(workspace_in(tmp_path / "w", folds=(10, 2, "full")).folder)
     assert list(model.weights["3d_fullres"]) == [2, 10, "full"]
     assert model.choose() == ("3d_fullres", (2, 10))
     assert model.choose(folds=["full"]) == ("3d_fullres", ("full",))
-    with pytest.raises(CheckpointError, match=r"no trained fold 0 of '3d_fullres', only 2, 10, all"):
+    with pytest.raises(CheckpointError, match=r"no trained fold 0 of '3d_fullres', only 2, 10, full"):
         model.choose(folds=[0, 2])
     with pytest.raises(CheckpointError, match="no trained fold of '2d'; trained is: 3d_fullres"):
         model.choose("2d")
