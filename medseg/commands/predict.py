@@ -53,7 +53,9 @@ class PredictSettings(Settings):
     tile_batch: PositiveInt | None = None
     """Tiles that go through the network at once; by default chosen by the memory."""
     combine: Literal["probabilities", "logits"] = "probabilities"
-    """What is averaged over tiles, mirror images and folds; logits is nnU-Net's way."""
+    """What is averaged over tiles, mirror images and folds."""
+    compat: Literal["nnunet"] | None = None
+    """nnunet: average logits in half precision, exactly as nnU-Net does, to get the labels that it gives."""
     skip_existing: bool = False
     """Keep the labels that an earlier, interrupted run with the same model has written."""
     picture: bool = True
@@ -61,7 +63,7 @@ class PredictSettings(Settings):
 
 
 SETTINGS = (PredictSettings,)
-_DECISIVE = ("mirror", "step", "combine")
+_DECISIVE = ("mirror", "step", "combine", "compat")
 """Settings that change the labels, beside the model itself."""
 
 
@@ -77,6 +79,8 @@ class _Outcome:
 def run(words: Mapping[str, str]) -> int:
     """Predict every case; the exit code is 2 when one of them could not be predicted."""
     settings = build(PredictSettings, words)
+    if settings.compat and "combine" in words:
+        raise SettingsError("compat=nnunet says what is averaged (logits, in half precision). Leave combine= out.")
     from medseg.inference.bundle import open_model
     from medseg.inference.devices import choose_device
     from medseg.inference.predict import Options
@@ -89,7 +93,7 @@ def run(words: Mapping[str, str]) -> int:
     _require_apart(cases, targets)
     device = choose_device(settings.device)
     networks = model.load(settings.configuration, _folds(settings), device)
-    options = Options(device, settings.mirror, settings.step, settings.tile_batch, settings.combine)
+    options = Options(device, settings.mirror, settings.step, settings.tile_batch, settings.compat or settings.combine)
     outcome = _Outcome(failed={complaint.case: str(complaint) for complaint in complaints})
     if settings.skip_existing:
         outcome.done = _earlier(settings, networks, targets)

@@ -1,7 +1,8 @@
 """From a prepared image to Labels on the file's own grid, and from the files of a Case to the Labels to write.
 
 Knows nothing of where models lie on the disk (``medseg.inference.bundle``). Probabilities are averaged over folds,
-mirror images and tiles by default; ``combine="logits"`` averages logits instead, as nnU-Net does.
+mirror images and tiles by default; ``combine="logits"`` averages logits instead, and ``combine="nnunet"`` does so with
+nnU-Net's own rounding.
 """
 
 from __future__ import annotations
@@ -210,7 +211,9 @@ def estimate_memory(image: Volume, model: Networks, options: Options) -> Memory:
     a, b, c = (image.shape[axis] for axis in permutation)
     shape = resampled_shape((a, b, c), spacing, prepared_spacing(spacing, configuration))
     depth, height, width = (max(n, patch) for n, patch in zip(shape, configuration.patch_size, strict=True))
-    slab = 4 * classes * configuration.patch_size[0] * height * width
+    # nnU-Net's arithmetic keeps every network's logits by themselves, and a count of the tiles, in half precision.
+    kept = 2 * (len(model.networks) * classes + 1) if options.combine == "nnunet" else 4 * classes
+    slab = kept * configuration.patch_size[0] * height * width
     # Two rows and their mixture, and the voxels of one row of the result that are interpolated for all classes.
     restoring = 4 * classes * (3 * height * width + b * c) + 32 * b * c
     batch = options.tile_batch or choose_tile_batch(configuration, channels, classes, options.device)

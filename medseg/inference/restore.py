@@ -4,6 +4,7 @@ Knows nothing of networks. Exactly what resampling every class to the crop box a
 export: linear, slice by slice where one axis is much coarser), but row by row, so that memory grows with the classes
 times one row. Where all neighbours of a voxel have the same largest class, that class also has the largest
 interpolated score, because the weights are not negative; only the other voxels are interpolated for all classes.
+Scores in half precision are interpolated in float32 and rounded to half again, as nnU-Net's are.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from medseg.arrays import Labels, label_dtype
 from medseg.images.resample import resize_matrix, separate_axis
-from medseg.inference.sliding_window import Rows
+from medseg.inference.slab import Rows
 from medseg.preprocessing.grid import Grid
 
 _WORTH_GATHERING = 0.25
@@ -122,20 +123,20 @@ class _Plane:
         open_y, open_x = torch.nonzero(~settled[self._y0][:, self._x0], as_tuple=True)
         if len(open_y) == 0:
             return result
-        scores = lower.scores
+        scores = lower.scores.float()
         if upper is not lower:
-            scores = _mixed(lower.scores, upper.scores, lower_weight, upper_weight)
+            scores = _mixed(scores, upper.scores.float(), lower_weight, upper_weight)
         if len(open_y) > _WORTH_GATHERING * result.numel():
-            return self._everywhere(scores)
-        result[open_y, open_x] = self._at(scores, open_y, open_x)
+            return self._everywhere(scores, lower.scores.dtype)
+        result[open_y, open_x] = largest(self._at(scores, open_y, open_x).to(lower.scores.dtype))
         return result
 
-    def _everywhere(self, scores: Tensor) -> Tensor:
-        """Class by class, so that only the best score so far is kept."""
-        best = self._one_class(scores[0])
+    def _everywhere(self, scores: Tensor, dtype: torch.dtype) -> Tensor:
+        """Class by class, so that only the best score so far is kept; compared as ``dtype``."""
+        best = self._one_class(scores[0]).to(dtype)
         labels = torch.zeros(best.shape, dtype=_dtype(len(scores)), device=best.device)
         for index in range(1, len(scores)):
-            candidate = self._one_class(scores[index])
+            candidate = self._one_class(scores[index]).to(dtype)
             labels[candidate > best] = index
             torch.maximum(best, candidate, out=best)
         return labels
@@ -150,7 +151,7 @@ class _Plane:
         top, bottom, left, right = self._y0[y] * width, self._y1[y] * width, self._x0[x], self._x1[x]
         at_left = _mixed(flat[:, top + left], flat[:, bottom + left], self._wy0[y], self._wy1[y])
         at_right = _mixed(flat[:, top + right], flat[:, bottom + right], self._wy0[y], self._wy1[y])
-        return largest(_mixed(at_left, at_right, self._wx0[x], self._wx1[x]))
+        return _mixed(at_left, at_right, self._wx0[x], self._wx1[x])
 
 
 def largest(scores: Tensor) -> Tensor:

@@ -1,9 +1,7 @@
 """Class scores of a prepared image, tile by tile, handed out in rows as soon as no later tile touches them.
 
-Knows nothing of files, plans or the patient: an array and networks in, rows of scores out. Tile positions and Gaussian
-weights are nnU-Net's (Isensee et al. 2021, sliding window inference). The tiles form a regular grid, so their weights
-are a product of three 1-D weights that already sum to one over the tiles on each voxel: no count volume is needed, and
-the accumulator holds one patch's depth of rows instead of the volume.
+Knows nothing of files, plans or the patient: an array and networks in, rows of scores out. Where tiles stand is in
+``medseg.inference.tiles``; the accumulator (``medseg.inference.slab``) holds one patch's depth of rows, not the volume.
 """
 
 from __future__ import annotations
@@ -16,83 +14,17 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Float32, Float64
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medseg.arrays import Image, Triple
 from medseg.errors import MedsegError
+from medseg.inference.slab import NnunetSlab, Rows, Slab
+from medseg.inference.tiles import AxisTiles, tile_grid
 from medseg.progress import Progress, Silent
 
-Combine = Literal["probabilities", "logits"]
-
-
-@dataclass(frozen=True)
-class Rows:
-    """Finished scores of the rows ``start, start + 1, ...`` of axis 0, ``(K, N, Y, X)``.
-
-    A view of the accumulator: it is valid until the next Rows are asked for, so copy what you keep.
-    """
-
-    start: int
-    scores: Float32[Tensor, "K N Y X"]
-
-
-@dataclass(frozen=True)
-class AxisTiles:
-    """The tiles along one axis of an image that is padded to at least one patch."""
-
-    size: int
-    """Voxels of the image."""
-    patch: int
-    before: int
-    """Zeros before the image; as many, or one more, stand behind it."""
-    starts: tuple[int, ...]
-    """First voxel of each tile in the padded image."""
-    weights: Float32[np.ndarray, "N P"]
-    """Weight of each voxel of each tile; on every voxel they sum to 1 over the tiles."""
-
-    @property
-    def padded(self) -> int:
-        return max(self.size, self.patch)
-
-
-def tile_starts(size: int, patch: int, step: float) -> tuple[int, ...]:
-    """First voxels of ``ceil((size - patch) / (step * patch)) + 1`` evenly spaced tiles; ``size >= patch``.
-
-    A patch of one voxel (the slices of a 2D network) gives every voxel once.
-    """
-    if patch == 1:
-        return tuple(range(size))
-    count = int(np.ceil((size - patch) / (step * patch))) + 1
-    distance = (size - patch) / max(count - 1, 1)
-    return tuple(sorted({int(np.round(distance * index)) for index in range(count)}))
-
-
-def gaussian(patch: int) -> Float64[np.ndarray, " P"]:
-    """Gaussian with its peak of 1 at ``patch // 2`` and a standard deviation of an eighth of the patch.
-
-    It never falls below exp(-8), so nnU-Net's rule for zeros (they appear in half precision only) has nothing to do.
-    """
-    distance = np.arange(patch) - patch // 2
-    return np.exp(-0.5 * (distance / (patch / 8)) ** 2)
-
-
-def tile_axis(size: int, patch: int, step: float) -> AxisTiles:
-    """Lay tiles over one axis; ``step`` is a share of the patch, above 0 and at most 1."""
-    padded = max(size, patch)
-    starts = tile_starts(padded, patch, step)
-    weight, total = gaussian(patch), np.zeros(padded)
-    for start in starts:
-        total[start : start + patch] += weight
-    normalised = np.stack([weight / total[start : start + patch] for start in starts])
-    return AxisTiles(size, patch, (padded - size) // 2, starts, normalised.astype(np.float32))
-
-
-def tile_grid(shape: Triple, patch: Triple, step: float) -> tuple[AxisTiles, AxisTiles, AxisTiles]:
-    """Lay tiles over an image of ``shape`` (z, y, x)."""
-    z, y, x = (tile_axis(size, length, step) for size, length in zip(shape, patch, strict=True))
-    return z, y, x
+Combine = Literal["probabilities", "logits", "nnunet"]
+"""What is averaged; nnunet: logits in half precision and with its weights, to meet nnU-Net's labels to the voxel."""
 
 
 def mirror_combinations(axes: Iterable[int]) -> list[tuple[int, ...]]:
@@ -118,64 +50,42 @@ def predict_rows(
     """Yield the averaged scores of a prepared image ``(C, Z, Y, X)`` in rows along axis 0, in ascending order.
 
     The networks (in eval mode, on ``device``) and the flips over ``mirror_axes`` are averaged with equal weight, as
-    probabilities or as logits; overlapping tiles are averaged with Gaussian weights. ``tile_batch`` tiles go through a
-    network at once; it is halved when a GPU's memory does not suffice. ``case`` is the name used in errors.
-    Raises MedsegError when a network gives a value that is not finite, or when a single tile does not fit.
+    probabilities or as logits; overlapping tiles are averaged with Gaussian weights (``combine="nnunet"``: in half
+    precision, network by network). ``tile_batch`` tiles go through a network at once; it is halved when a GPU's memory
+    does not suffice. ``case`` is the name used in errors. Raises MedsegError when a network gives a value that is not
+    finite, or too large for half precision where that is asked for, or when a single tile does not fit.
     """
     progress = progress or Silent()
     ensemble = _Ensemble(networks, mirror_combinations(mirror_axes), classes, combine, device, case)
-    z, y, x = tile_grid(image.shape[1:], patch, step)
-    tiles = list(product(range(len(z.starts)), range(len(y.starts)), range(len(x.starts))))
+    axes = tile_grid(image.shape[1:], patch, step)
+    z, y, x = (range(len(axis.starts)) for axis in axes)
+    tiles = list(product(z, y, x))
     progress.start(case or "predicting", len(tiles))
-    weights = [torch.from_numpy(axis.weights).to(device) for axis in (z, y, x)]
-    slab = _Slab(classes, z, y, x, device)
-    for (i, j, k), scores in _tile_scores(_padded(image, (z, y, x)), tiles, (z, y, x), ensemble, tile_batch, progress):
-        yield from slab.finish(z.starts[i])
-        weight = weights[0][i, :, None, None] * weights[1][j, :, None] * weights[2][k]
-        slab.add(scores, weight, z.starts[i], y.starts[j], x.starts[k])
-    yield from slab.finish(z.padded)
+    slab = NnunetSlab(len(networks), classes, axes, device) if combine == "nnunet" else Slab(classes, axes, device)
+    for tile, scores in _tile_scores(_padded(image, axes), tiles, axes, ensemble, tile_batch, progress):
+        yield from _within_half(slab.finish(slab.start_of(tile)), case)
+        slab.add(tile, scores)
+    yield from _within_half(slab.finish(), case)
     progress.finish()
 
 
-class _Slab:
-    """Accumulator for one patch's depth of rows; row r of the padded image lies at ``r % patch``."""
-
-    def __init__(self, classes: int, z: AxisTiles, y: AxisTiles, x: AxisTiles, device: torch.device) -> None:
-        self._scores = torch.zeros((classes, z.patch, y.padded, x.padded), dtype=torch.float32, device=device)
-        self._z, self._next = z, 0
-        self._inside = (..., slice(y.before, y.before + y.size), slice(x.before, x.before + x.size))
-        self._patch = (slice(None), slice(None), y.patch, x.patch)
-
-    def add(self, scores: Tensor, weight: Tensor, z: int, y: int, x: int) -> None:
-        """Add one tile's weighted scores; all rows before ``z`` have been finished."""
-        _, _, height, width = self._patch
-        for first, rows in self._pieces(z, z + self._z.patch):
-            here = slice(first - z, first - z + rows.stop - rows.start)
-            self._scores[:, rows, y : y + height, x : x + width].addcmul_(scores[:, here], weight[here])
-
-    def finish(self, end: int) -> Iterator[Rows]:
-        """Hand out the rows before ``end`` that lie inside the image, and make room for later ones."""
-        image_start, image_end = self._z.before, self._z.before + self._z.size
-        for first, rows in self._pieces(self._next, end):
-            lower, upper = max(first, image_start), min(first + rows.stop - rows.start, image_end)
-            if lower < upper:
-                inside = slice(rows.start + lower - first, rows.start + upper - first)
-                yield Rows(lower - image_start, self._scores[:, inside][self._inside])
-            self._scores[:, rows] = 0
-        self._next = end
-
-    def _pieces(self, start: int, end: int) -> Iterator[tuple[int, slice]]:
-        """Rows ``start`` to ``end`` as (first row, place in the ring); two pieces where the ring wraps."""
-        while start < end:
-            place = start % self._z.patch
-            length = min(end - start, self._z.patch - place)
-            yield start, slice(place, place + length)
-            start += length
+def _within_half(finished: Iterable[Rows], case: str) -> Iterator[Rows]:
+    """The rows, unless sums in half precision have run over (beyond 65504), where nnU-Net stops as well."""
+    for rows in finished:
+        if rows.scores.dtype == torch.half and not bool(torch.isfinite(rows.scores).all()):
+            raise MedsegError(
+                f"Case '{case}': the network's logits are too large for half precision, in which nnU-Net adds them up. "
+                "Predict without compat=nnunet."
+            )
+        yield rows
 
 
 @dataclass(frozen=True)
 class _Ensemble:
-    """Networks times flips; called with a batch ``(B, C, *patch)``, gives scores ``(B, K, *patch)`` float32."""
+    """Networks times flips; called with a batch ``(B, C, *patch)``, gives scores ``(B, K, *patch)`` float32.
+
+    For nnU-Net's arithmetic every network stays by itself, ``(B, networks * K, *patch)``, in the type that it gives.
+    """
 
     networks: Sequence[nn.Module]
     flips: Sequence[tuple[int, ...]]
@@ -187,20 +97,26 @@ class _Ensemble:
     @torch.inference_mode()
     def __call__(self, batch: NDArray[np.float32]) -> Tensor:
         tiles = torch.from_numpy(batch).to(self.device)
+        if not self.networks:
+            raise MedsegError("There is no network to predict with.")
+        if self.combine == "nnunet":
+            return torch.cat([self._average([network], tiles) for network in self.networks], dim=1)
+        return self._average(self.networks, tiles)
+
+    def _average(self, networks: Sequence[nn.Module], tiles: Tensor) -> Tensor:
         total: Tensor | None = None
-        for network, flip in product(self.networks, self.flips):
+        for network, flip in product(networks, self.flips):
             axes = [axis + 2 for axis in flip]
-            with autocast(self.device):
+            with autocast(self.device, half=self.combine == "nnunet"):
                 logits = network(tiles.flip(axes) if axes else tiles)
-            scores = logits.float()
+            scores = logits if self.combine == "nnunet" else logits.float()
             if self.combine == "probabilities":
                 scores = scores.softmax(dim=1)
             scores = scores.flip(axes) if axes else scores
             total = scores if total is None else total.add_(scores)
-        if total is None:
-            raise MedsegError("There is no network to predict with.")
+        assert total is not None  # there is a network, and not flipping is one of the flips
         self._require_sound(total, tiles)
-        return total.div_(len(self.networks) * len(self.flips))
+        return total.div_(len(networks) * len(self.flips))
 
     def _require_sound(self, scores: Tensor, tiles: Tensor) -> None:
         if scores.shape[1] != self.classes or scores.shape[2:] != tiles.shape[2:]:
@@ -210,15 +126,20 @@ class _Ensemble:
                 "plan do not belong together."
             )
         # A sum is finite only if every summand is, and needs no copy of the scores.
-        if not bool(torch.isfinite(scores.sum())):
+        if not bool(torch.isfinite(scores.sum(dtype=torch.float32))):
             raise MedsegError(
                 f"Case '{self.case}': the network produced NaN or infinity. Look for NaN or extreme values in the "
                 "image with 'medseg check'; if the image is sound, the model is damaged: train it again."
             )
 
 
-def autocast(device: torch.device) -> AbstractContextManager[object]:
-    """bfloat16 where a CUDA device computes in it; everywhere else float32 (on a CPU bfloat16 is slower)."""
+def autocast(device: torch.device, half: bool = False) -> AbstractContextManager[object]:
+    """bfloat16 where a CUDA device computes in it; everywhere else float32 (on a CPU bfloat16 is slower).
+
+    ``half`` takes float16 on every CUDA device instead, as nnU-Net does.
+    """
+    if device.type == "cuda" and half:
+        return torch.autocast("cuda", dtype=torch.float16)
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.autocast("cuda", dtype=torch.bfloat16)
     return nullcontext()

@@ -7,7 +7,7 @@ from skimage.transform import resize
 
 from medseg.images.resample import resize_matrix, separate_axis
 from medseg.inference.restore import neighbours, restore_labels
-from medseg.inference.sliding_window import Rows
+from medseg.inference.slab import Rows
 from medseg.preprocessing.grid import Grid
 
 

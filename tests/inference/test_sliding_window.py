@@ -5,7 +5,8 @@ from scipy import ndimage
 from torch import nn
 
 from medseg.errors import MedsegError
-from medseg.inference.sliding_window import gaussian, mirror_combinations, predict_rows, tile_grid, tile_starts
+from medseg.inference.sliding_window import mirror_combinations, predict_rows
+from medseg.inference.tiles import gaussian, tile_grid, tile_starts
 
 CPU = torch.device("cpu")
 
