@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath
 from typing import Annotated, Any, ClassVar
@@ -28,7 +29,7 @@ from medseg.paths import Workspace, last_used
 from medseg.planning.plan import Plan
 
 _MANIFEST, _PLAN, _LABELS = "bundle.json", "plan.yaml", "labels.yaml"
-_WEIGHTS = re.compile(r"(?P<configuration>\w+)/fold_(?P<fold>\d+|full)\.safetensors")
+_WEIGHTS = re.compile(r"(?P<configuration>[\w-]+)/fold_(?P<fold>\d+|full)\.safetensors")
 
 
 def _inside(name: str) -> str:
@@ -40,6 +41,16 @@ def _inside(name: str) -> str:
 
 InsidePath = Annotated[str, AfterValidator(_inside)]
 """A relative path with forward slashes that stays inside the bundle."""
+
+
+class Imported(Record):
+    """Which other tool's training a bundle was made from."""
+
+    tool: str
+    trainer: str
+    """The tool's own name for the recipe."""
+    checkpoints: dict[str, str]
+    """SHA-256 of every file that was read, by ``configuration/fold_k/file``."""
 
 
 class Provenance(Record):
@@ -55,6 +66,8 @@ class Provenance(Record):
     """Content hash of the Fingerprint of the dataset."""
     made: str
     """Date, UTC."""
+    imported: Imported | None = None
+    """Only of models that medseg did not train itself."""
 
 
 class Manifest(Document):
@@ -138,35 +151,53 @@ def write_bundle(workspace: Workspace, output: Path) -> Model:
     model = _open_workspace(workspace)
     if not model.weights:
         raise CheckpointError(f"{workspace.folder} holds no trained fold yet. Run 'medseg train' first.")
-    _require_replaceable(workspace, output)
-    with folder_written_whole(output) as folder:
-        sources = {_PLAN: workspace.plan, _LABELS: workspace.labels}
-        metrics: dict[str, Any] = {}
-        for configuration, folds in model.weights.items():
-            for fold, path in folds.items():
-                load_weights(path)  # a damaged file is found now and not at the hospital
-                sources[f"{configuration}/fold_{fold}.safetensors"] = path
-                metrics |= _metrics(workspace, configuration, fold)
+    if workspace.folder.resolve().is_relative_to(output.resolve()):
+        raise CheckpointError(f"output={output} is, or holds, the workspace itself. Choose a new folder.")
+    sources = {_PLAN: workspace.plan, _LABELS: workspace.labels}
+    metrics: dict[str, Any] = {}
+    for configuration, folds in model.weights.items():
+        for fold, path in folds.items():
+            load_weights(path)  # a damaged file is found now and not at the hospital
+            sources[weights_name(configuration, fold)] = path
+            metrics |= _metrics(workspace, configuration, fold)
+    with bundle_written_whole(output, model.plan, metrics) as folder:
         for name, source in sources.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, folder / name)
-        Manifest(
-            files={name: hash_file(folder / name) for name in sorted(sources)},
-            provenance=_provenance(model.plan),
-            metrics=metrics,
-        ).save(folder / _MANIFEST)
     return open_model(output)
 
 
-def _require_replaceable(workspace: Workspace, output: Path) -> None:
-    """An output folder is replaced as a whole, so it must be new, empty or a bundle, and not around the workspace."""
-    if workspace.folder.resolve().is_relative_to(output.resolve()):
-        raise CheckpointError(f"output={output} is, or holds, the workspace itself. Choose a new folder.")
+@contextmanager
+def bundle_written_whole(
+    output: Path, plan: Plan, metrics: Mapping[str, Any] | None = None, imported: Imported | None = None
+) -> Iterator[Path]:
+    """Give an empty folder to be filled; with its manifest added it becomes the bundle ``output``, or vanishes.
+
+    A whole folder is replaced, so ``output`` must be new, empty or an older bundle; otherwise CheckpointError.
+    """
+    require_replaceable(output)
+    with folder_written_whole(output) as folder:
+        yield folder
+        names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+        Manifest(
+            files={name: hash_file(folder / name) for name in names},
+            provenance=_provenance(plan, imported),
+            metrics=dict(metrics or {}),
+        ).save(folder / _MANIFEST)
+
+
+def require_replaceable(output: Path) -> None:
+    """Raise CheckpointError when ``output`` holds anything but a bundle."""
     if output.exists() and not (output / _MANIFEST).is_file() and (not output.is_dir() or any(output.iterdir())):
         raise CheckpointError(f"output={output} exists and is no bundle; nothing was replaced. Choose a new folder.")
 
 
-def _provenance(plan: Plan) -> Provenance:
+def weights_name(configuration: str, fold: Fold) -> str:
+    """The path of a fold's weights within a bundle."""
+    return f"{configuration}/fold_{fold}.safetensors"
+
+
+def _provenance(plan: Plan, imported: Imported | None) -> Provenance:
     return Provenance(
         medseg=__version__,
         dataset=plan.dataset,
@@ -174,6 +205,7 @@ def _provenance(plan: Plan) -> Provenance:
         plan=plan.content_hash(),
         fingerprint=plan.fingerprint,
         made=datetime.now(UTC).date().isoformat(),
+        imported=imported,
     )
 
 

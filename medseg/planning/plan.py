@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 
@@ -18,7 +18,8 @@ from medseg.documents import Document, Record, dump_yaml
 from medseg.errors import MedsegError, PlanError
 from medseg.settings import Seconds
 
-ConfigurationName = Literal["2d", "3d_fullres", "3d_lowres", "3d_cascade_fullres"]
+ConfigurationName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]
+"""2d, 3d_fullres, 3d_lowres or 3d_cascade_fullres; imported models may have others."""
 
 
 class NetworkPlan(Record):
