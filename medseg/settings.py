@@ -145,7 +145,7 @@ def _shown(value: Any) -> str:
     return "-" if value is None else str(value)
 
 
-_READERS = {_read_seconds: "time", _read_bytes: "memory"}
+_READERS: dict[Any, str] = {_read_seconds: "time", _read_bytes: "memory"}
 _PLAIN = {int: "int", float: "number", str: "text", bool: "true|false", Path: "path", type(None): "none"}
 
 
