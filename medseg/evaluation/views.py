@@ -59,8 +59,8 @@ def turned(array: NDArray[Any], affine: Affine | None) -> NDArray[Any]:
 def choose_views(labels: Labels, spacing: Spacing, affine: Affine | None) -> list[View]:
     """Up to three views of a turned array: for each axis the slice that shows most of the structures.
 
-    A structure's area counts relative to its largest slice, so that a small one is not outvoted by a large one. An axis
-    of one voxel's extent across the slice gives no view; without any structure the middle is taken.
+    A structure's area counts relative to its largest slice, so that a small one is not outvoted by a large one. A slice
+    of one voxel's width is no view, unless there is no wider one; without any structure the middle is taken.
     """
     order = (0, 1, 2) if affine is None else to_canonical(affine)[0]
     z, y, x = (spacing[axis] for axis in order)
@@ -70,11 +70,11 @@ def choose_views(labels: Labels, spacing: Spacing, affine: Affine | None) -> lis
     marks = (("A", "P", "R", "L"), ("S", "I", "R", "L"), ("S", "I", "A", "P"))
     views = []
     for axis, ((rows, columns), pixel_mm) in enumerate([((1, 2), (y, x)), ((0, 2), (z, x)), ((0, 1), (z, y))]):
-        if min(labels.shape[rows], labels.shape[columns]) > 1:
-            place = _fullest(labels, axis)
-            shown = (window[rows], window[columns])
-            views.append(View(names[axis], axis, place, shown, pixel_mm, marks[axis] if known else None))
-    return views
+        place = _fullest(labels, axis)
+        shown = (window[rows], window[columns])
+        views.append(View(names[axis], axis, place, shown, pixel_mm, marks[axis] if known else None))
+    wide = [view for view in views if min(np.take(labels, 0, axis=view.axis).shape) > 1]
+    return wide or [max(views, key=lambda view: np.take(labels, 0, axis=view.axis).size)]
 
 
 def grey_range(image: NDArray[np.floating], labels: Labels) -> tuple[float, float]:

@@ -68,6 +68,15 @@ def test_a_2d_case_has_one_view():
     assert len(choose_views(body()[8:9], (1.0, 1.0, 1.0), None)) == 1
 
 
+@pytest.mark.parametrize("shape", [(1, 1, 1), (1, 1, 30), (30, 1, 1)])
+def test_a_line_of_voxels_is_drawn_as_well(tmp_path, shape):
+    labels = np.ones(shape, np.uint8)
+    image = np.arange(labels.size, dtype=np.float32).reshape(shape)
+    assert max(choose_views(labels, (1.0, 1.0, 1.0), None)[0].cut(labels).shape) == max(shape)
+    draw_comparison(tmp_path / "a.png", image, labels, labels, (1.0, 1.0, 1.0), ["a"])
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
 def test_levels_of_grey_follow_the_structures():
     image = np.full((14, 20, 24), -1000.0)
     image[body() > 0] = np.linspace(20, 80, int((body() > 0).sum()))
