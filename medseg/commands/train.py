@@ -27,6 +27,7 @@ from medseg.evaluation.scores import Scores, as_rows
 from medseg.paths import Workspace, last_used
 from medseg.planning.override import Shorthands, override_plan
 from medseg.planning.plan import ConfigurationName, ConfigurationPlan, Plan, TrainingPlan
+from medseg.planning.reasons import leaf_keys
 from medseg.progress import Progress, Silent
 from medseg.run_record import record_run
 from medseg.settings import Seconds, Settings, build, require_known
@@ -96,7 +97,10 @@ class _Job:
 
     @property
     def prepared(self) -> Path:
-        return self.workspace.prepared(self.name)
+        """Where the prepared arrays lie; another way of preparing has another folder, so no training loses its own."""
+        from medseg.preprocessing.store import shaping_hash
+
+        return self.workspace.prepared(self.name) / shaping_hash(self.table, self.plan, self.configuration)[:12]
 
 
 def run(words: Mapping[str, str]) -> None:
@@ -138,7 +142,7 @@ def _read_job(words: Mapping[str, str]) -> _Job:
 
 
 def _require_startable(job: _Job, fold: Fold) -> None:
-    job.folds.split(fold)
+    _cases(job, fold)
     folder = job.workspace.fold(job.name, fold)
     if job.settings.resume and job.settings.restart:
         raise SettingsError("resume=true continues a training and restart=true deletes it; choose one.")
@@ -156,9 +160,34 @@ def _require_startable(job: _Job, fold: Fold) -> None:
 
 
 def _cases(job: _Job, fold: Fold) -> tuple[list[Case], list[Case]]:
+    """The Cases to train on and those held out: by the Recipe on disk when resuming, else by the folds."""
+    recipe = _earlier_recipe(job, fold)
+    names = (recipe.training_cases, recipe.validation_cases) if recipe else job.folds.split(fold)
     known = {case.name: case for case in job.dataset.cases}
-    training, validation = job.folds.split(fold)
-    return [known[name] for name in training], [known[name] for name in validation]
+    missing = [name for part in names for name in part if name not in known]
+    if missing:
+        raise CheckpointError(
+            f"Fold {fold} needs the cases {', '.join(missing[:5])}, which are not in the dataset any more. "
+            "Put them back, or begin anew with restart=true."
+        )
+    return [known[name] for name in names[0]], [known[name] for name in names[1]]
+
+
+def _earlier_recipe(job: _Job, fold: Fold) -> Recipe | None:
+    """The Recipe of the training to resume. Raises CheckpointError when the Plan has changed since."""
+    path = job.workspace.fold(job.name, fold) / "recipe.json"
+    if not job.settings.resume or not path.exists():
+        return None
+    from medseg.preprocessing.store import shaping_hash
+    from medseg.training.recipe import Recipe
+
+    recipe = Recipe.load(path)
+    if recipe.shaping != shaping_hash(job.table, job.plan, job.configuration):
+        raise CheckpointError(
+            f"The plan prepares images in another way than when {path.parent} was begun (spacing, normalisation or "
+            "orientation differ). Put the old plan back, or begin anew with restart=true."
+        )
+    return recipe
 
 
 def _prepare(job: _Job, chosen: Sequence[Fold], progress: Progress) -> None:
@@ -236,30 +265,44 @@ def _train_one(job: _Job, fold: Fold, fabric: Fabric, progress: Progress) -> Non
 
 def _settle_recipe(job: _Job, fold: Fold, fabric: Fabric, progress: Progress) -> Recipe:
     """The Recipe on disk when resuming, else a new one, written before the first step; the same in every process."""
+    from medseg.preprocessing.store import data_hash
     from medseg.training.recipe import Recipe
 
     path = job.workspace.fold(job.name, fold) / "recipe.json"
-    if job.settings.resume and path.exists():
+    earlier = _earlier_recipe(job, fold)
+    if earlier is None:
+        recipe = _new_recipe(job, fold, fabric, progress)
+        if fabric.is_global_zero:
+            recipe.save(path)
+        fabric.barrier()
         return Recipe.load(path)
-    recipe = _new_recipe(job, fold, fabric, progress)
-    if fabric.is_global_zero:
-        recipe.save(path)
-    fabric.barrier()
-    return Recipe.load(path)
+    if earlier.devices != fabric.world_size:
+        raise CheckpointError(
+            f"{path.parent} was begun with {earlier.devices} process(es) and can't go on with {fabric.world_size}, "
+            f"which would draw other patches. Use devices={earlier.devices}, or begin anew with restart=true."
+        )
+    if earlier.data != data_hash(job.prepared, (*earlier.training_cases, *earlier.validation_cases)):
+        raise CheckpointError(
+            f"Images or labels have changed since {path.parent} was begun. Put the old files back, or begin anew with "
+            "restart=true."
+        )
+    return earlier
 
 
 def _new_recipe(job: _Job, fold: Fold, fabric: Fabric, progress: Progress) -> Recipe:
     import torch
 
     from medseg.inference.model import preparation_of
+    from medseg.preprocessing.store import data_hash, shaping_hash
     from medseg.training.budget import iterations_within, seconds_per_iteration
     from medseg.training.recipe import Recipe, settle_optimizer
 
     training = job.plan.training
-    iterations = job.settings.iterations or (None if job.settings.budget else training.iterations)
-    budget = job.settings.budget or training.budget
-    if iterations is None and budget is None:
-        raise SettingsError("The plan says neither iterations nor budget; give one, for example budget=15min.")
+    given = job.settings.budget is not None
+    iterations = job.settings.iterations or (None if given else training.iterations)
+    budget = job.settings.budget if job.settings.budget is not None else training.budget
+    if iterations is None and not budget:
+        raise SettingsError("Neither iterations nor a budget above 0 is known; give one, for example budget=15min.")
     train_cases, held_out = (tuple(case.name for case in cases) for cases in _cases(job, fold))
 
     def recipe(steps: int, measured: float | None) -> Recipe:
@@ -273,6 +316,8 @@ def _new_recipe(job: _Job, fold: Fold, fabric: Fabric, progress: Progress) -> Re
             classes=len(job.table),
             plan=job.plan.content_hash(),
             preparation=preparation_of(job.plan),
+            shaping=shaping_hash(job.table, job.plan, job.configuration),
+            data=data_hash(job.prepared, (*train_cases, *held_out)),
             training_cases=train_cases,
             validation_cases=held_out,
             seconds_per_iteration=measured,
@@ -311,8 +356,10 @@ def _tracker(job: _Job, folder: Path) -> Any:
 def _record(job: _Job, recipe: Recipe, folder: Path, facts: Mapping[str, Any]) -> None:
     values = job.settings.model_dump(mode="json") | {"recipe": recipe.content()}
     sources = {name: "words" if name in job.words else "default" for name in TrainSettings.model_fields}
-    sources |= {key: "words" for key in job.words if key not in sources}
-    record_run(folder / "run.json", "train", job.words, values, sources | {"recipe": "plan"}, facts)
+    for part, content in (("configuration", recipe.configuration), ("training", recipe.training)):
+        for key in leaf_keys(content.model_dump(mode="json", exclude_none=True)):
+            sources[f"recipe.{part}.{key}"] = "words" if key in job.words else "plan"
+    record_run(folder / "run.json", "train", job.words, values, sources, facts)
 
 
 def _show(job: _Job, fold: Fold, folder: Path, scores: Scores | None) -> None:

@@ -37,7 +37,7 @@ class Volume:
         if self.array.ndim not in (3, 4):
             raise GeometryError(f"A Volume is (C, Z, Y, X) or (Z, Y, X), but this array has shape {self.array.shape}.")
         affine = np.asarray(self.affine, dtype=np.float64)
-        if affine.shape != (4, 4) or not np.isfinite(affine).all() or abs(np.linalg.det(affine[:3, :3])) < 1e-12:
+        if affine.shape != (4, 4) or not np.isfinite(affine).all() or _is_flat(affine[:3, :3]):
             raise GeometryError("The affine should be a finite, invertible 4x4 matrix, but is " + str(affine.tolist()))
         object.__setattr__(self, "affine", affine)
 
@@ -51,6 +51,12 @@ class Volume:
     def spacing(self) -> Spacing:
         """Millimetres per axis (z, y, x): the lengths of the affine's columns."""
         return spacing_of(self.affine)
+
+
+def _is_flat(axes: NDArray[np.float64]) -> bool:
+    """Whether three axes span no volume, whatever their length: microscopes have voxels far below a micrometre."""
+    lengths = np.linalg.norm(axes, axis=0)
+    return bool((lengths == 0).any() or abs(np.linalg.det(axes / lengths)) < 1e-9)
 
 
 def spacing_of(affine: NDArray[np.float64]) -> Spacing:

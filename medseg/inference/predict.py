@@ -16,9 +16,8 @@ import torch
 from torch import nn
 
 from medseg.arrays import Image, Labels, label_dtype
-from medseg.cases.case import Case, read_case_image
-from medseg.cases.laterality import paired_left_right
-from medseg.errors import SettingsError
+from medseg.cases.case import Case, doubt_sides, read_case_image
+from medseg.errors import DatasetError, SettingsError
 from medseg.images.resample import resampled_shape
 from medseg.images.volume import Volume
 from medseg.inference.model import Networks
@@ -128,6 +127,7 @@ def predict_case(
     Raises DatasetError or GeometryError for files that can't be used, MedsegError when the prediction fails.
     """
     image = read_case_image(case, len(model.plan.channels))
+    doubts = _require_sides(case, image, model)
     classes = len(model.labels)
     if announce is not None:
         announce(estimate_memory(image, model, options))
@@ -146,18 +146,20 @@ def predict_case(
         case=case.name,
         progress=progress,
     )
-    return Prediction(indices, image, (*image.remarks, *_doubts(image, model)))
+    return Prediction(indices, image, (*image.remarks, *doubts))
 
 
-def _doubts(image: Volume, model: Networks) -> tuple[str, ...]:
-    pairs = paired_left_right(model.labels.names)
-    if model.plan.orientation != "canonical" or image.orientation_known or not pairs:
+def _require_sides(case: Case, image: Volume, model: Networks) -> tuple[str, ...]:
+    """A remark where sides can't be told from the file; an error where the file could have said how it lies."""
+    if model.plan.orientation != "canonical":
         return ()
-    left, right = pairs[0]
-    return (
-        f"The file does not say how it lies in the patient, so '{left}' and '{right}' are told apart only if it is "
-        "stored as the images that the model was trained on.",
-    )
+    doubt = doubt_sides(case, image, model.labels.names)
+    if doubt is None:
+        return ()
+    if doubt.severity == "error":
+        remedy = "Write its orientation into the header (a code above 0 for sform or qform)."
+        raise DatasetError(f"{doubt.sentence} {remedy}")
+    return (str(doubt),)
 
 
 def choose_tile_batch(configuration: ConfigurationPlan, channels: int, classes: int, device: torch.device) -> int:

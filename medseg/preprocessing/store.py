@@ -129,6 +129,12 @@ def prepare_cases(
         raise DatasetError(f"{len(complaints)} of {len(cases)} cases could not be prepared:", complaints)
 
 
+def data_hash(folder: Path, names: Sequence[str]) -> str:
+    """A hash of the content of all files that the named prepared Cases were made from."""
+    records = [PreparedRecord.load(folder / name / "case.json") for name in sorted(names)]
+    return hash_content([[record.name, [stamp.sha256 for stamp in record.files]] for record in records])
+
+
 def prepare_case(case: Case, table: LabelTable, plan: Plan, configuration: ConfigurationPlan, folder: Path) -> None:
     """Prepare one Case and write it whole."""
     stamps = stamp_files(case)

@@ -15,7 +15,7 @@ import torch
 from medseg.networks.build import build_network
 from medseg.planning.memory import forward_flops
 from medseg.planning.plan import NetworkPlan
-from medseg.training.fold import new_loss, new_network
+from medseg.training.fold import new_network
 from medseg.training.loop import Step, train
 from medseg.training.losses import build_loss
 from medseg.training.patches import PatchDataset, make_loader
@@ -37,6 +37,8 @@ def seconds_per_iteration(
     network = fabric.to_device(new_network(recipe))
     optimizer = build_optimizer(network.parameters(), recipe.training.optimizer)
     patches = PatchDataset(prepared, recipe.training_cases, recipe, fabric.global_rank, fabric.world_size)
+    # Every process stops by its own clock, so the loss must not wait for the others (as batch Dice does).
+    loss = build_loss(recipe.training.loss, False, len(recipe.configuration.network.features))
     started = time.monotonic()
     times: list[float] = []
 
@@ -52,7 +54,7 @@ def seconds_per_iteration(
             fabric,
             recipe,
             module,
-            new_loss(recipe),
+            loss,
             wrapped,
             make_loader(patches, 0, 10**6, workers),
             0,

@@ -76,6 +76,14 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(folder.glob("checkpoint_*.json"))
 
 
+def forget_leftovers(folder: Path) -> None:
+    """Delete what a killed process left half done: temporary files, and tensors whose JSON was never written."""
+    whole = {path.with_suffix(".safetensors") for path in checkpoints(folder)}
+    for path in (*folder.glob(".partial-*"), *folder.glob("checkpoint_*.safetensors")):
+        if path not in whole:
+            path.unlink(missing_ok=True)
+
+
 def load_newest(folder: Path, recipe: str) -> tuple[CheckpointRecord, dict[str, Tensor]] | None:
     """The newest checkpoint that is undamaged, or None where there is none.
 

@@ -18,7 +18,7 @@ from medseg.networks.build import build_network
 from medseg.networks.weights import save_weights
 from medseg.progress import Progress
 from medseg.training.augment import augment_batch
-from medseg.training.checkpoint import load_newest, restore, save_checkpoint
+from medseg.training.checkpoint import forget_leftovers, load_newest, restore, save_checkpoint
 from medseg.training.loop import patch_dice, train
 from medseg.training.losses import build_loss
 from medseg.training.patches import PatchDataset, make_loader
@@ -46,6 +46,8 @@ def train_fold(
     """
     network = new_network(recipe)
     optimizer = build_optimizer(network.parameters(), recipe.training.optimizer)
+    if fabric.is_global_zero:
+        forget_leftovers(folder)
     newest = load_newest(folder, recipe.content_hash())
     module, wrapped = fabric.setup(network, optimizer)
     if newest is not None:
@@ -97,7 +99,7 @@ def describe_weights(recipe: Recipe) -> dict[str, Any]:
         "preparation": recipe.preparation,
         "iterations": recipe.iterations,
         "fold": recipe.fold,
-        "mirror_axes": list(recipe.training.mirror_axes),
+        "mirror_axes": list(recipe.mirror_axes),
     }
 
 

@@ -59,15 +59,22 @@ def train(
         logits = network(images)
         loss = loss_function(logits, labels)
         if not torch.isfinite(loss):
-            raise MedsegError(
-                f"The loss became {loss.item()} at iteration {iteration} on cases {cases_of(iteration)}. Look at these "
-                "cases with 'medseg check', or train with a smaller optimizer.learning_rate."
-            )
+            raise _no_number("loss", loss, iteration, cases_of)
         fabric.backward(loss)
-        fabric.clip_gradients(network, optimizer, max_norm=plan.gradient_clip, error_if_nonfinite=False)
+        norm = fabric.clip_gradients(network, optimizer, max_norm=plan.gradient_clip, error_if_nonfinite=False)
+        # In float16 an overflow is expected now and then: its gradient scaler skips the step and goes on.
+        if norm is not None and not torch.isfinite(norm) and fabric.strategy.precision.precision != "16-mixed":
+            raise _no_number("gradient", norm, iteration, cases_of)
         optimizer.step()
         finest = logits[0] if isinstance(logits, list | tuple) else logits
         after_step(Step(iteration + 1, loss.item(), patch_dice(finest.detach(), labels), rate))
+
+
+def _no_number(what: str, value: Tensor, iteration: int, cases_of: Callable[[int], str]) -> MedsegError:
+    return MedsegError(
+        f"The {what} became {value.item()} at iteration {iteration} on cases {cases_of(iteration)}. Look at these "
+        "cases with 'medseg check', or train with a smaller optimizer.learning_rate."
+    )
 
 
 def patch_dice(logits: Tensor, labels: Tensor) -> float | None:

@@ -41,6 +41,10 @@ class Recipe(Document):
     """Content hash of the Plan it came from."""
     preparation: dict[str, Any]
     """The Plan's orientation, axis order and channels, which a prediction has to share."""
+    shaping: str
+    """Hash of the Plan values that shape the prepared arrays (``medseg.preprocessing.store.shaping_hash``)."""
+    data: str
+    """Hash of the content of every file that was prepared for it."""
     training_cases: tuple[str, ...]
     validation_cases: tuple[str, ...]
     seconds_per_iteration: float | None = None
@@ -49,6 +53,11 @@ class Recipe(Document):
     """CPU threads; another number adds in another order, so the last bits differ."""
     devices: int = 1
     """Processes that share each batch."""
+
+    @property
+    def mirror_axes(self) -> tuple[int, ...]:
+        """Axes on which training mirrors, and prediction may."""
+        return self.training.mirror_axes if self.training.augmentation.mirror else ()
 
     @property
     def iterations(self) -> int:

@@ -50,7 +50,7 @@ def validate_fold(
             recipe.configuration,
             classes=recipe.classes,
             device=device,
-            mirror_axes=recipe.training.mirror_axes,
+            mirror_axes=recipe.mirror_axes,
             case=case.name,
         )
         image = read_image(case.images[0])

@@ -1,5 +1,6 @@
 """What ``medseg train`` says when it can't start, before anything is done."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,8 @@ import pytest
 from medseg.cases.folds import make_folds
 from medseg.cases.formats import save_dataset
 from medseg.cli import main
+from medseg.images.formats import read_image, write_image
+from medseg.networks.weights import load_weights
 
 from tiny import TABLE, tiny_plan, write_tiny_dataset
 
@@ -89,3 +92,66 @@ def test_case_names_never_lead_out_of_the_workspace(workspace: Path, capsys: pyt
     listing.write_text(listing.read_text().replace("case_00", "../../case_00"))
     assert main(["train", f"workspace={workspace}", "iterations=1"]) == 2
     assert "case_00" in capsys.readouterr().err
+
+
+def _trained(workspace: Path, *words: str) -> list[str]:
+    shared = ["train", f"workspace={workspace}", "device=cpu", "validate_fold=false"]
+    assert main([*shared, "iterations=2", *words]) == 0
+    return [*shared, "resume=true"]
+
+
+def _arrays(workspace: Path) -> dict[Path, int]:
+    return {path: path.stat().st_mtime_ns for path in (workspace / "prepared").rglob("image.npy")}
+
+
+def test_resuming_after_the_plan_prepares_in_another_way_is_refused(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resume = _trained(workspace)
+    plan = workspace / "plan.yaml"
+    plan.write_text(plan.read_text().replace("spacing: [1.0, 1.0, 1.0]", "spacing: [2.0, 2.0, 2.0]"))
+    assert main(resume) == 2
+    assert "prepares images in another way" in capsys.readouterr().err
+
+
+def test_resuming_on_changed_images_is_refused(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    resume = _trained(workspace)
+    path = workspace.parent / "data" / "images" / "0.nii.gz"
+    volume = read_image(path)
+    write_image(path, volume.array + 1, volume)
+    assert main(resume) == 2
+    assert "have changed since" in capsys.readouterr().err
+
+
+def test_resuming_keeps_the_cases_that_the_training_began_with(workspace: Path) -> None:
+    resume = _trained(workspace)
+    held_out = json.loads((workspace / "3d_fullres" / "fold_0" / "recipe.json").read_text())["validation_cases"]
+    folds = workspace / "folds.yaml"
+    text = folds.read_text()
+    others = sorted({f"case_{i:02d}" for i in range(5)} - set(held_out))
+    for old in held_out:
+        text = text.replace(f"- {old}", f"- {others[0]}", 1)
+    folds.write_text(text)
+    assert main([*resume[:-2], "resume=true"]) == 0
+    scores = json.loads((workspace / "3d_fullres" / "fold_0" / "scores.json").read_text())
+    assert [case["case"] for case in scores["cases"]] == held_out
+
+
+def test_another_spacing_for_one_fold_leaves_the_arrays_of_the_others(workspace: Path) -> None:
+    _trained(workspace)
+    before = {path: path.stat().st_mtime_ns for path in (workspace / "prepared").rglob("image.npy")}
+    _trained(workspace, "fold=1", "spacing=[1.5,1.5,1.5]", "patch_size=[16,16,8]")
+    assert (
+        before.items() < {path: path.stat().st_mtime_ns for path in (workspace / "prepared").rglob("image.npy")}.items()
+    )
+
+
+def test_where_training_may_not_mirror_prediction_does_not(workspace: Path) -> None:
+    _trained(workspace, "augmentation.mirror=false")
+    _, description = load_weights(workspace / "3d_fullres" / "fold_0" / "weights.safetensors")
+    assert description["mirror_axes"] == []
+
+
+def test_a_budget_of_nothing_is_refused(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", f"workspace={workspace}", "budget=0s", "device=cpu"]) == 2
+    assert "budget above 0" in capsys.readouterr().err

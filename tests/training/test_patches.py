@@ -55,6 +55,8 @@ def a_recipe(cases=("a", "b"), augmentation=STILL, seed=1, foreground_share=0.33
         classes=4,
         plan="0",
         preparation={},
+        shaping="none",
+        data="none",
         training_cases=cases,
         validation_cases=(),
         threads=1,

@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -106,15 +107,21 @@ def test_one_broken_case_does_not_stop_the_others(trained: Path, capsys: pytest.
 
 
 @pytest.mark.slow
-def test_two_cpu_processes_train_one_network_together(trained: Path) -> None:
-    words = [f"workspace={trained / 'W'}", "fold=1", "devices=2", "device=cpu", "iterations=4", "validate_fold=false"]
+@pytest.mark.parametrize("amount", ["iterations=4", "budget=10s"])
+def test_two_cpu_processes_train_one_network_together(trained: Path, amount: str) -> None:
+    words = [f"workspace={trained / 'W'}", "fold=1", "devices=2", "device=cpu", f"{amount}", "validate_fold=false"]
+    # Batch Dice adds up over the processes, which each measure the time by themselves.
+    words += ["batch_dice=true", "network.base_features=4"]
     done = subprocess.run(
         [sys.executable, "-m", "medseg", "train", *words], cwd=trained, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
     recipe = json.loads((trained / "W" / "3d_fullres" / "fold_1" / "recipe.json").read_text())
     assert recipe["devices"] == 2
+    resume = [f"workspace={trained / 'W'}", "fold=1", "device=cpu", "resume=true"]
+    assert main(["train", *resume]) == 2
     assert (trained / "W" / "3d_fullres" / "fold_1" / "weights.safetensors").exists()
+    shutil.rmtree(trained / "W" / "3d_fullres" / "fold_1")
 
 
 @pytest.mark.slow
