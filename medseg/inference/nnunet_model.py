@@ -22,7 +22,7 @@ from medseg.errors import CheckpointError, PlanError
 from medseg.files import hash_content, hash_file
 from medseg.inference.bundle import Imported, bundle_written_whole, open_model, require_replaceable, weights_name
 from medseg.inference.model import Fold, Model, preparation_of
-from medseg.inference.nnunet_checkpoint import Checkpoint, read_checkpoint
+from medseg.inference.nnunet_checkpoint import Checkpoint, read_checkpoints
 from medseg.networks.build import build_network
 from medseg.networks.weights import save_weights
 from medseg.planning.from_nnunet import plan_from_nnunet, require_importable
@@ -66,7 +66,7 @@ def import_nnunet(folders: Sequence[Path], output: Path) -> ImportedModel:
     # What can't be imported is said before any large file is read, where the folder's name tells the configuration.
     told = [name for folder in found if (name := _name_of(folder)) in plans.configurations]
     require_importable(plans, dataset, told, found[0])
-    trained = [_read_folder(folder, remarks) for folder in found]
+    trained = _read_folders(found, remarks)
     _require_distinct(trained)
     plan, labels = _plan(plans, dataset, trained)
     trainer = ", ".join(dict.fromkeys(one.trainer for one in trained))
@@ -136,9 +136,21 @@ def _shared_documents(folders: Sequence[Path]) -> tuple[NnunetPlans, dict[str, A
     return NnunetPlans.load(first / "plans.json"), read_json(first / "dataset.json")
 
 
-def _read_folder(folder: Path, remarks: list[str]) -> _Trained:
-    """Every trained fold. Raises CheckpointError when there is none, or when they are not of one training recipe."""
-    folds: dict[Fold, Checkpoint] = {}
+def _read_folders(folders: Sequence[Path], remarks: list[str]) -> list[_Trained]:
+    """Every trained fold. Raises CheckpointError for a folder with none, or whose folds differ in their training."""
+    files = {folder: _checkpoint_files(folder, remarks) for folder in folders}
+    read = iter(read_checkpoints([path for folds in files.values() for path in folds.values()]))
+    trained = []
+    for folder, paths in files.items():
+        folds = {fold: next(read) for fold in paths}
+        name = _agreed(folder, "the configuration", [one.description.configuration for one in folds.values()])
+        trainer = _agreed(folder, "the trainer", [one.description.trainer for one in folds.values()])
+        trained.append(_Trained(folder, name or _name_of(folder), trainer or "unknown", folds))
+    return trained
+
+
+def _checkpoint_files(folder: Path, remarks: list[str]) -> dict[Fold, Path]:
+    files: dict[Fold, Path] = {}
     for fold, path in _fold_folders(folder).items():
         file = next((path / name for name in _FILES if (path / name).is_file()), None)
         if file is None:
@@ -146,12 +158,10 @@ def _read_folder(folder: Path, remarks: list[str]) -> _Trained:
             continue
         if file.name != _FILES[0]:
             remarks.append(f"{path} holds no {_FILES[0]}; {file.name} was taken, from before the end of the training.")
-        folds[fold] = read_checkpoint(file)
-    if not folds:
+        files[fold] = file
+    if not files:
         raise CheckpointError(f"{folder} holds no {' or '.join(_FILES)} in any fold. Train it with nnU-Net first.")
-    name = _agreed(folder, "the configuration", [one.description.configuration for one in folds.values()])
-    trainer = _agreed(folder, "the trainer", [one.description.trainer for one in folds.values()])
-    return _Trained(folder, name or _name_of(folder), trainer or "unknown", folds)
+    return files
 
 
 def _agreed(folder: Path, what: str, values: Iterable[str | None]) -> str | None:

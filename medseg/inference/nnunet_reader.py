@@ -1,6 +1,6 @@
-"""The process in which an nnU-Net checkpoint is read: a pickle in, tensors as safetensors and a few words as JSON out.
+"""The process in which nnU-Net's checkpoints are read: pickles in, tensors as safetensors and a few words as JSON out.
 
-Run as ``python nnunet_reader.py CHECKPOINT FOLDER`` by ``medseg.inference.nnunet_checkpoint`` and never imported; it
+Run as ``python nnunet_reader.py FOLDER CHECKPOINT ...`` by ``medseg.inference.nnunet_checkpoint``, never imported; it
 imports nothing of medseg. torch reads with ``weights_only``, so that no function named in the pickle is called, and
 numpy's plain numbers, which nnU-Net logs, are all that is allowed beyond torch's own list. The process may not use much
 more memory than the file's size, nor run long, nor write large files.
@@ -12,6 +12,7 @@ import json
 import re
 import sys
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,29 +21,35 @@ _SPARE_BYTES = 2 << 30
 _SHOWN = 200
 
 
-def main(checkpoint: Path, folder: Path) -> None:
-    """Write ``weights.safetensors`` and ``checkpoint.json`` into ``folder``, or ``refused.json`` with the reason."""
+def main(folder: Path, checkpoints: Sequence[Path]) -> None:
+    """For each checkpoint write ``weights.safetensors`` and ``checkpoint.json`` into ``folder/0``, ``folder/1``, ...
+
+    Where one is refused, ``refused.json`` stands there instead with the reason, and the later ones are not opened.
+    """
     import torch
-    from safetensors.torch import save_file
 
     torch.set_num_threads(1)
-    _limit(checkpoint.stat().st_size)
-    try:
-        content = _load(checkpoint)
-    except Exception as error:
-        # Whatever a hostile or damaged file leads to is said in words; the words themselves may be hostile as well.
-        (folder / "refused.json").write_text(json.dumps(_refusal(error)))
-        return
-    described, weights = _described(content)
-    if not weights:
-        refusal = {"kind": "foreign", "what": "it holds no network_weights"}
-        (folder / "refused.json").write_text(json.dumps(refusal))
-        return
-    save_file(weights, folder / "weights.safetensors")
-    (folder / "checkpoint.json").write_text(json.dumps(described))
+    _limit(max(path.stat().st_size for path in checkpoints), len(checkpoints))
+    for number, path in enumerate(checkpoints):
+        place = folder / str(number)
+        place.mkdir()
+        try:
+            _extract(path, place)
+        except Exception as error:
+            # Whatever a hostile or damaged file leads to is said in words; the words themselves may be hostile as well.
+            (place / "refused.json").write_text(json.dumps(_refusal(error)))
+            return
 
 
-def _limit(size: int) -> None:
+def _extract(path: Path, place: Path) -> None:
+    from safetensors.torch import save_file
+
+    described, weights = _described(_load(path))
+    save_file(weights, place / "weights.safetensors")
+    (place / "checkpoint.json").write_text(json.dumps(described))
+
+
+def _limit(size: int, count: int) -> None:
     """Bound memory (over what importing torch has taken), processor time and the size of any file written."""
     import resource
 
@@ -51,7 +58,7 @@ def _limit(size: int) -> None:
     taken = int(pages.read_text().split()[0]) * resource.getpagesize() if pages.exists() else 1 << 60
     for what, limit in (
         (resource.RLIMIT_AS, taken + 4 * size + _SPARE_BYTES),
-        (resource.RLIMIT_CPU, _SECONDS),
+        (resource.RLIMIT_CPU, _SECONDS * count),
         (resource.RLIMIT_FSIZE, size + (64 << 20)),
         (resource.RLIMIT_CORE, 0),
     ):
@@ -79,11 +86,11 @@ def _described(content: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the checkpoint says of its training, and every layer once, under nnU-Net's own names."""
     import torch
 
-    if not isinstance(content, dict):
-        return {}, {}
-    found = content.get("network_weights")
+    found = content.get("network_weights") if isinstance(content, dict) else None
+    if not isinstance(found, dict):
+        raise ValueError("it holds no network_weights")
     weights: dict[str, Any] = {}
-    for key, value in found.items() if isinstance(found, dict) else ():
+    for key, value in found.items():
         # Left behind by training on several GPUs and by compiling.
         name = str(key).removeprefix("module.").removeprefix("_orig_mod.")
         # Each convolution stands in its block's list as well, and the whole encoder in the decoder.
@@ -107,14 +114,16 @@ def _text(value: Any) -> str | None:
 
 
 def _refusal(error: Exception) -> dict[str, str]:
-    """The name that the pickle asked for, where that is why it was refused."""
+    """The name that the pickle asked for, where that is why it was refused; else what went wrong."""
     text = str(error)
-    asked = re.search(r"GLOBAL ([\w.]+) was not an allowed", text) or re.search(r"`?([\w.]+)`? .{0,40}is blocked", text)
+    asked = re.search(r"GLOBAL ([\w.]+) (?:was not an allowed|whose module)", text)
     if asked:
         return {"kind": "class", "what": asked[1][:_SHOWN]}
+    if isinstance(error, MemoryError) or "allocate memory" in text:
+        return {"kind": "memory", "what": ""}
     shown = "".join(letter if letter.isprintable() else " " for letter in " ".join(text.split()))
     return {"kind": "unreadable", "what": f"{type(error).__name__}: {shown[:_SHOWN]}"}
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    main(Path(sys.argv[1]), [Path(word) for word in sys.argv[2:]])

@@ -5,6 +5,7 @@ from scipy import ndimage
 from torch import nn
 
 from medseg.errors import MedsegError
+from medseg.inference.slab import half_gaussian
 from medseg.inference.sliding_window import mirror_combinations, predict_rows
 from medseg.inference.tiles import gaussian, tile_grid, tile_starts
 
@@ -208,3 +209,34 @@ def test_a_gpu_that_runs_out_of_memory_gets_fewer_tiles_at_once():
 def test_the_consumer_is_not_left_in_inference_mode():
     for _ in predict_rows(image_of(12, 8, 8), [Pointwise(2)], (8, 8, 8), 2, device=CPU):
         assert not torch.is_inference_mode_enabled()
+
+
+def test_the_half_gaussian_is_nnunets_formula():
+    patch = (16, 24, 40)
+    point = np.zeros(patch)
+    point[8, 12, 20] = 1
+    expected = ndimage.gaussian_filter(point, [size / 8 for size in patch], mode="constant")
+    expected = torch.from_numpy(expected / (expected.max() / 10)).half()
+    expected[expected == 0] = expected[expected > 0].min()
+    assert torch.equal(half_gaussian(tile_grid(patch, patch, 0.5)), expected)
+
+
+def test_nnunets_arithmetic_differs_from_ours_by_half_precision_but_in_the_corners():
+    image, networks = image_of(21, 30, 17), [local(3), local(3, seed=1)]
+    ours = whole(image, networks, (8, 8, 8), 3, combine="logits", mirror_axes=(0, 2))
+    theirs = whole(image, networks, (8, 8, 8), 3, combine="nnunet", mirror_axes=(0, 2), tile_batch=3)
+    assert theirs.dtype == np.float16
+    difference = np.abs(theirs - ours)
+    assert 0 < difference[:, 4:-4, 4:-4, 4:-4].max() < 0.002
+    # There the Gaussian is so small that half precision has no number for it times a small logit.
+    assert theirs[1, 0, 0, 0] == 0
+    assert ours[1, 0, 0, 0] != 0
+
+
+def test_logits_too_large_for_half_precision_are_named():
+    class Loud(nn.Module):
+        def forward(self, tiles):
+            return 20_000 * torch.ones_like(tiles)
+
+    with pytest.raises(MedsegError, match=r"'big'.*too large for half precision.*without compat=nnunet"):
+        whole(image_of(8, 8, 8), [Loud()], (8, 8, 8), 1, combine="nnunet", case="big")
