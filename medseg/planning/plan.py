@@ -123,7 +123,7 @@ class OptimizerPlan(Record):
     name: Literal["auto", "sgd", "adamw"] = "auto"
     """auto: SGD from 25,000 iterations on, AdamW below (it learns from the first hundred iterations)."""
     learning_rate: PositiveFloat | None = None
-    """At the start of the decay; by default 0.01 for SGD and 0.002 for AdamW."""
+    """At the start of the decay; by default 0.01 for SGD, for AdamW 0.002 (0.006 at 266 iterations or less)."""
     weight_decay: float | None = Field(default=None, ge=0)
     """By default 3e-5 for SGD and 0.01 for AdamW."""
     momentum: float = Field(default=0.99, ge=0, lt=1)

@@ -10,6 +10,12 @@ from medseg.training.recipe import learning_rate_at, settle_optimizer
 def test_long_schedules_use_sgd_and_short_ones_adamw() -> None:
     assert settle_optimizer(OptimizerPlan(), 250_000).name == "sgd"
     assert settle_optimizer(OptimizerPlan(), 500).name == "adamw"
+    assert [settle_optimizer(OptimizerPlan(), n).learning_rate for n in (100, 400, 800, 5000)] == [
+        6e-3,
+        4e-3,
+        2e-3,
+        2e-3,
+    ]
     chosen = settle_optimizer(OptimizerPlan(name="sgd", learning_rate=0.5), 10)
     assert (chosen.name, chosen.learning_rate) == ("sgd", 0.5)
 
