@@ -2,13 +2,14 @@ import json
 import shutil
 from pathlib import Path
 
+import nibabel
 import numpy as np
 import pytest
 import torch
 
 from medseg.cases.case import Case
 from medseg.cases.labels import Label, LabelTable
-from medseg.errors import CheckpointError, MedsegError
+from medseg.errors import CheckpointError, DatasetError, MedsegError
 from medseg.images.formats import read_labels, write_image, write_labels
 from medseg.images.volume import Volume
 from medseg.inference.bundle import open_model, write_bundle
@@ -248,14 +249,28 @@ def test_without_a_name_the_workspace_last_used_serves(tmp_path, workspace, monk
     assert open_model(None).folder == workspace.folder.resolve()
 
 
-def test_a_file_that_does_not_say_how_it_lies_is_remarked_where_left_and_right_are_paired(tmp_path, workspace):
+def test_a_picture_that_can_not_say_how_it_lies_is_remarked_where_structures_have_a_side(tmp_path, workspace):
     sided = LabelTable(labels=(Label(name="left kidney", value=1), Label(name="right kidney", value=2)))
     path = tmp_path / "slice.png"
     write_labels(path, np.arange(256, dtype=np.uint8).reshape(1, 16, 16), Volume(np.zeros((1, 16, 16)), np.eye(4)))
     for labels, expected in ((LABELS, 0), (sided, 1)):
         labels.save(workspace.labels)
         prediction = predict_case(Case("slice", (path,)), open_model(workspace.folder).load(), CPU, Silent())
-        assert sum("are told apart only if" in remark for remark in prediction.remarks) == expected
+        assert sum("has a side" in remark for remark in prediction.remarks) == expected
+
+
+def test_a_nifti_that_does_not_say_how_it_lies_is_refused_where_structures_have_a_side(tmp_path, workspace):
+    path = tmp_path / "case.nii.gz"
+    bare = nibabel.Nifti1Image(np.arange(4096, dtype=np.float32).reshape(16, 16, 16), None)
+    bare.header.set_sform(None, 0)
+    bare.header.set_qform(None, 0)
+    nibabel.save(bare, path)
+    case = Case("case", (path,))
+    predict_case(case, open_model(workspace.folder).load(), CPU, Silent())
+    sided = LabelTable(labels=(Label(name="left kidney", value=1), Label(name="right kidney", value=2)))
+    sided.save(workspace.labels)
+    with pytest.raises(DatasetError, match=r"'case'.*does not say how it lies.*Write its orientation"):
+        predict_case(case, open_model(workspace.folder).load(), CPU, Silent())
 
 
 def test_the_estimate_of_memory_counts_classes_with_a_slab_and_not_with_the_volume(workspace):
