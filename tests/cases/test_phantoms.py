@@ -153,7 +153,7 @@ def test_a_folder_with_anything_else_in_it_is_left_alone(tmp_path):
 
 
 @pytest.mark.parametrize(("change", "words"), [
-    ("axes: SAR", "axes: SAS"), ("spacing: [5.0,", "spacing: [0.0,"), ("name: liver", "name: heart"),
+    ("axes: SAR", "axes: SAS"), ("spacing: [7.5,", "spacing: [0.0,"), ("name: liver", "name: heart"),
 ])  # fmt: skip
 def test_a_recipe_that_makes_no_sense_is_refused(tmp_path, change, words):
     text = (shipped("datasets") / "phantom_abdomen.yaml").read_text().replace(change, words)
