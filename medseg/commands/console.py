@@ -36,12 +36,13 @@ def say(text: str = "") -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table to stdout; the first column is left-aligned, numbers to the right."""
+    """Print a table to stdout; columns of numbers are aligned to the right, words to the left."""
     shown = Table(title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
-        shown.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+        numbers = any(row[index][:1].isdigit() for row in rows) and not any(row[index][:1].isalpha() for row in rows)
+        shown.add_column(column, justify="right" if numbers and index else "left", no_wrap=True)
     for row in rows:
-        shown.add_row(*(str(cell) for cell in row))
+        shown.add_row(*row)
     _out.print(shown)
 
 

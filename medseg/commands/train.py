@@ -249,6 +249,8 @@ def _train_one(job: _Job, fold: Fold, fabric: Fabric, progress: Progress) -> Non
     tracker = _tracker(job, folder) if fabric.is_global_zero else None
     workers = _workers(job.settings, fabric)
     network = train_fold(fabric, recipe, job.prepared, folder, progress, workers, job.settings.save_every, tracker)
+    if tracker is not None:
+        tracker.close()
     trained = time.monotonic()
     if not fabric.is_global_zero:
         fabric.barrier()

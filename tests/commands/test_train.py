@@ -155,3 +155,10 @@ def test_where_training_may_not_mirror_prediction_does_not(workspace: Path) -> N
 def test_a_budget_of_nothing_is_refused(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", f"workspace={workspace}", "budget=0s", "device=cpu"]) == 2
     assert "budget above 0" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_the_log_goes_to_tensorboard_as_well_when_asked(workspace: Path) -> None:
+    _trained(workspace, "tensorboard=true")
+    (events,) = (workspace / "3d_fullres" / "fold_0" / "tensorboard").glob("events.*")
+    assert events.stat().st_size > 100
