@@ -11,7 +11,7 @@ with an underscore, which leaves their sizes free: a function may well return an
 from __future__ import annotations
 
 import numpy as np
-from jaxtyping import Bool, Float32, Float64, Integer, Shaped
+from jaxtyping import Bool, Float32, Float64, Integer
 
 Image = Float32[np.ndarray, "_C _Z _Y _X"]
 """Intensities, one channel per named input."""
@@ -21,8 +21,6 @@ Mask = Bool[np.ndarray, "_Z _Y _X"]
 """One structure."""
 Affine = Float64[np.ndarray, "4 4"]
 """From (z, y, x, 1) to world millimetres, RAS+."""
-Voxels = Shaped[np.ndarray, "*_C _Z _Y _X"]
-"""An Image or Labels, whatever its type."""
 
 Triple = tuple[int, int, int]
 """Whole numbers per axis, (z, y, x)."""

@@ -1,4 +1,4 @@
-"""What all tests share: shape checking, one thread for torch, and the real data where it is present."""
+"""What all tests share: checked array types, repeatable examples, and the real data where it is present."""
 
 import os
 from pathlib import Path

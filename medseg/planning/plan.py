@@ -8,7 +8,6 @@ All triples are in (z, y, x) of the network's axes: the Plan's orientation, then
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import Field, PositiveFloat, PositiveInt, model_validator
@@ -264,8 +263,3 @@ def _keyed_lines(text: str) -> list[tuple[str, str | None]]:
             key = ".".join(name for _, name in stack)
         found.append((line, key))
     return found
-
-
-def load_plan(path: Path) -> Plan:
-    """Read ``plan.yaml``. Raises PlanError with the file and field named."""
-    return Plan.load(path)
