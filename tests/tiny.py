@@ -10,6 +10,8 @@ from medseg.cases.labels import Label, LabelTable
 from medseg.images.formats import write_image, write_labels
 from medseg.images.volume import Volume
 from medseg.planning.plan import ChannelPlan, ConfigurationPlan, Machine, NetworkPlan, Plan, TrainingPlan
+from medseg.training.recipe import Recipe, settle_optimizer
+from medseg.training.schedule import Part, Watch, planned_stretch
 
 TABLE = LabelTable(labels=(Label(name="background", value=0), Label(name="ball", value=1), Label(name="box", value=2)))
 
@@ -67,4 +69,32 @@ def tiny_plan(dimensions: int = 3, batch_size: int = 2) -> Plan:
         default_configuration=name,
         training=TrainingPlan(iterations=6),
         fingerprint="none",
+    )
+
+
+def tiny_recipe(iterations: int = 6, every: int = 2, **training: object) -> Recipe:
+    """A settled recipe on four of the tiny cases, two held out."""
+    plan = tiny_plan()
+    optimizer = settle_optimizer(plan.training.optimizer, iterations)
+    settled = plan.training.model_copy(update={"optimizer": optimizer, **training})
+    watch = Watch(cases=("case_04", "case_05"), every=every)
+    return Recipe(
+        configuration_name="3d_fullres",
+        configuration=plan.configurations["3d_fullres"],
+        training=settled,
+        parts=(
+            Part(
+                stretch=planned_stretch(settled.optimizer, iterations), watch=watch, early_stop=bool(settled.early_stop)
+            ),
+        ),
+        fold=0,
+        channels=1,
+        classes=3,
+        plan="none",
+        preparation={},
+        shaping="none",
+        data="none",
+        training_cases=tuple(f"case_{i:02d}" for i in range(4)),
+        validation_cases=("case_04", "case_05"),
+        threads=1,
     )

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from medseg.commands.console import Bar, say, table
 from medseg.commands.train_job import SETTINGS, Fold, TrainJob, TrainSettings, cases_of, read_job, require_startable
-from medseg.commands.train_recipe import loader_workers, settle_recipe
+from medseg.commands.train_length import loader_workers
+from medseg.commands.train_recipe import settle_recipe
 from medseg.errors import SettingsError
 from medseg.evaluation.scores import Scores, as_rows
 from medseg.planning.reasons import leaf_keys
@@ -25,6 +26,7 @@ from medseg.run_record import record_run
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
+    from medseg.training.course import Course
     from medseg.training.recipe import Recipe
 
 
@@ -101,11 +103,11 @@ def _train_one(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) ->
             f"Fold {fold} of {job.name}: {len(recipe.training_cases)} cases to train, {len(recipe.validation_cases)} "
             f"held out; {recipe.iterations} iterations of {recipe.configuration.batch_size} patches "
             f"{'x'.join(map(str, recipe.configuration.patch_size))} on {fabric.device}, {optimizer.name} at "
-            f"{optimizer.learning_rate}"
+            f"{optimizer.learning_rate}. {_about_checks(recipe)}"
         )
     tracker = _tracker(job, folder) if fabric.is_global_zero else None
     workers = loader_workers(job.settings, fabric)
-    network = train_fold(fabric, recipe, job.prepared, folder, progress, workers, job.settings.save_every, tracker)
+    done = train_fold(fabric, recipe, job.prepared, folder, progress, workers, job.settings.save_every, tracker)
     if tracker is not None:
         tracker.close()
     trained = time.monotonic()
@@ -115,11 +117,26 @@ def _train_one(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) ->
     scores = None
     if job.settings.validate_fold and recipe.validation_cases:
         held_out = cases_of(job, fold)[1]
-        scores = validate_fold(recipe, network, held_out, job.table, job.prepared, folder, fabric.device, progress)
-    seconds = {"training": round(trained - started, 1), "validation": round(time.monotonic() - trained, 1)}
+        scores = validate_fold(recipe, done.network, held_out, job.table, job.prepared, folder, fabric.device, progress)
+    seconds = {
+        "training": round(trained - started, 1),
+        "checks": round(done.seconds_of_checks, 1),
+        "validation": round(time.monotonic() - trained, 1),
+    }
     _record(job, recipe, folder, {"seconds": seconds, "device": str(fabric.device), "processes": fabric.world_size})
-    _show(job, fold, folder, scores)
+    _show(job, fold, folder, done.course, scores)
     fabric.barrier()
+
+
+def _about_checks(recipe: Recipe) -> str:
+    part = recipe.parts[-1]
+    if part.watch is None:
+        why = "nothing is held out" if not recipe.validation_cases else "too few iterations for it"
+        return f"No whole case is predicted on the way ({why}), so nothing ends it early."
+    checked = f"Every {part.watch.every} iterations {len(part.watch.cases)} held-out cases are predicted whole"
+    if part.can_stop:
+        return f"{checked}; training ends early where their Dice no longer rises (early_stop=false switches this off)."
+    return f"{checked}{', too rarely to tell a plateau from noise' if part.early_stop else ''}."
 
 
 def _tracker(job: TrainJob, folder: Path) -> Any:
@@ -141,11 +158,11 @@ def _record(job: TrainJob, recipe: Recipe, folder: Path, facts: Mapping[str, Any
     record_run(folder / "run.json", "train", job.words, values, sources, facts)
 
 
-def _show(job: TrainJob, fold: Fold, folder: Path, scores: Scores | None) -> None:
+def _show(job: TrainJob, fold: Fold, folder: Path, course: Course, scores: Scores | None) -> None:
     from medseg.evaluation.pictures import draw_curves
     from medseg.training.recorder import read_log
 
-    draw_curves(folder / "curves.png", read_log(folder / "log.csv"))
+    draw_curves(folder / "curves.png", read_log(folder / "log.csv"), [decay.start for decay in course.decays])
     if scores is not None:
         columns, rows = as_rows(scores)
         table(f"Held-out cases of fold {fold}, {job.name}", columns, rows)

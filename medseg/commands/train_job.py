@@ -39,9 +39,10 @@ class TrainSettings(Settings):
     configuration: ConfigurationName | None = None
     """2d, 3d_fullres, ...; by default the plan's own choice."""
     budget: Seconds | None = None
-    """Time for training, such as 15min or 2h; preparation and validation are not counted."""
+    """Time for training, such as 15min or 2h; preparation and validation are not counted, what resume=true goes on from
+    is."""
     iterations: PositiveInt | None = None
-    """Number of optimizer steps; wins over budget."""
+    """Number of optimizer steps, counted from the very beginning; wins over budget."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes a GPU where there is one."""
     devices: PositiveInt = 1
@@ -49,7 +50,8 @@ class TrainSettings(Settings):
     nodes: PositiveInt = 1
     """Number of machines; start the same command on each, or let the cluster do so."""
     resume: bool = False
-    """Continue an interrupted training from its newest checkpoint, to the same result."""
+    """Continue an interrupted training from its newest checkpoint, to the same result; with iterations= or budget=
+    give it, or a finished one, another length."""
     restart: bool = False
     """Delete an earlier training of this fold and begin anew."""
     workers: int = Field(default=-1, ge=-1)
@@ -67,6 +69,8 @@ Fold = int | Literal["full"]
 _FREE_ON_RESUME = {"fold", "workspace", "configuration", "device", "devices", "nodes", "resume", "restart", "workers",
                    "save_every", "validate_fold", "tensorboard"}  # fmt: skip
 """Settings that do not change the result, or say which training is meant."""
+LENGTH_WORDS = {"iterations", "budget", "early_stop"}
+"""Settings that give a training on disk another length."""
 
 
 @dataclass(frozen=True)
@@ -120,16 +124,17 @@ def require_startable(job: TrainJob, fold: Fold) -> None:
     folder = job.workspace.fold(job.name, fold)
     if job.settings.resume and job.settings.restart:
         raise SettingsError("resume=true continues a training and restart=true deletes it; choose one.")
-    settled = sorted(set(job.words) - _FREE_ON_RESUME)
+    settled = sorted(set(job.words) - _FREE_ON_RESUME - LENGTH_WORDS)
     if job.settings.resume and settled and (folder / "recipe.json").exists():
         raise SettingsError(
-            f"resume=true continues the recipe in {folder}, which settles {', '.join(settled)} already. "
-            "Leave these words out, or begin anew with restart=true."
+            f"resume=true continues the recipe in {folder}, which settles {', '.join(settled)} already; only "
+            f"{', '.join(sorted(LENGTH_WORDS))} may change. Leave the other words out, or begin anew with restart=true."
         )
     if (folder / "recipe.json").exists() and not (job.settings.resume or job.settings.restart):
         state = "is trained already" if (folder / "weights.safetensors").exists() else "has an unfinished training"
         raise CheckpointError(
-            f"{folder} {state}. resume=true continues (or scores) it, restart=true deletes it and begins anew."
+            f"{folder} {state}. resume=true continues (or scores) it, with iterations= or budget= to another length; "
+            "restart=true deletes it and begins anew."
         )
 
 

@@ -1,15 +1,15 @@
 """The Recipe of one fold: the one on disk when a training is resumed, else a new one.
 
-A time budget becomes a number of iterations here, by a short measurement.
+How long it goes on is settled in ``medseg.commands.train_length``.
 """
 
 from __future__ import annotations
 
-import os
-import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from medseg.commands.train_job import Fold, TrainJob, TrainSettings, cases_of, earlier_recipe
+from medseg.commands.train_job import Fold, TrainJob, cases_of, earlier_recipe
+from medseg.commands.train_length import extend, iterations_in_time, settle_part, stops_early
 from medseg.errors import CheckpointError, SettingsError
 from medseg.progress import Progress
 
@@ -18,34 +18,41 @@ if TYPE_CHECKING:
 
     from medseg.training.recipe import Recipe
 
-_PROBE_SECONDS = (3.0, 10.0)
-_PROBE_SHARE = 0.03
-
 
 def settle_recipe(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) -> Recipe:
-    """The Recipe on disk when resuming, else a new one, written before the first step; the same in every process."""
-    from medseg.preprocessing.store import data_hash
+    """The Recipe on disk when resuming (with another length, where one is asked for), else a new one.
+
+    It is written before the first step, and the same in every process.
+    """
     from medseg.training.recipe import Recipe
 
     path = job.workspace.fold(job.name, fold) / "recipe.json"
     earlier = earlier_recipe(job, fold)
-    if earlier is None:
+    if earlier is not None:
+        _require_same(job, earlier, path.parent, fabric)
+        recipe = extend(job, earlier, path.parent, fabric, progress)
+    else:
         recipe = _new_recipe(job, fold, fabric, progress)
-        if fabric.is_global_zero:
-            recipe.save(path)
-        fabric.barrier()
-        return Recipe.load(path)
+    fabric.barrier()
+    if fabric.is_global_zero and recipe is not earlier:
+        recipe.save(path)
+    fabric.barrier()
+    return Recipe.load(path)
+
+
+def _require_same(job: TrainJob, earlier: Recipe, folder: Path, fabric: Fabric) -> None:
+    from medseg.preprocessing.store import data_hash
+
     if earlier.devices != fabric.world_size:
         raise CheckpointError(
-            f"{path.parent} was begun with {earlier.devices} process(es) and can't go on with {fabric.world_size}, "
+            f"{folder} was begun with {earlier.devices} process(es) and can't go on with {fabric.world_size}, "
             f"which would draw other patches. Use devices={earlier.devices}, or begin anew with restart=true."
         )
     if earlier.data != data_hash(job.prepared, (*earlier.training_cases, *earlier.validation_cases)):
         raise CheckpointError(
-            f"Images or labels have changed since {path.parent} was begun. Put the old files back, or begin anew with "
+            f"Images or labels have changed since {folder} was begun. Put the old files back, or begin anew with "
             "restart=true."
         )
-    return earlier
 
 
 def _new_recipe(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) -> Recipe:
@@ -53,23 +60,24 @@ def _new_recipe(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) -
 
     from medseg.inference.model import preparation_of
     from medseg.preprocessing.store import data_hash, shaping_hash
-    from medseg.training.budget import iterations_within, seconds_per_iteration
     from medseg.training.recipe import Recipe, settle_optimizer
+    from medseg.training.schedule import Part, planned_stretch
 
-    training = job.plan.training
-    given = job.settings.budget is not None
-    iterations = job.settings.iterations or (None if given else training.iterations)
-    budget = job.settings.budget if job.settings.budget is not None else training.budget
-    if iterations is None and not budget:
+    training, settings = job.plan.training, job.settings
+    iterations = settings.iterations or (None if settings.budget is not None else training.iterations)
+    budget = None if iterations else settings.budget if settings.budget is not None else training.budget
+    if not iterations and not budget:
         raise SettingsError("Neither iterations nor a budget above 0 is known; give one, for example budget=15min.")
     train_cases, held_out = (tuple(case.name for case in cases) for cases in cases_of(job, fold))
 
-    def recipe(steps: int, measured: float | None) -> Recipe:
-        settled = {"iterations": steps, "budget": budget, "optimizer": settle_optimizer(training.optimizer, steps)}
+    def recipe(steps: int) -> Recipe:
+        optimizer = settle_optimizer(training.optimizer, steps)
+        settled = {"iterations": steps, "budget": budget, "optimizer": optimizer}
         return Recipe(
             configuration_name=job.name,
             configuration=job.configuration,
             training=training.model_copy(update=settled),
+            parts=(Part(stretch=planned_stretch(optimizer, steps)),),
             fold=fold,
             channels=len(job.plan.channels),
             classes=len(job.table),
@@ -79,25 +87,17 @@ def _new_recipe(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) -
             data=data_hash(job.prepared, (*train_cases, *held_out)),
             training_cases=train_cases,
             validation_cases=held_out,
-            seconds_per_iteration=measured,
             threads=torch.get_num_threads(),
             devices=fabric.world_size,
         )
 
-    if iterations is not None:
-        return recipe(iterations, None)
-    assert budget is not None  # checked above
-    progress.note("Measuring how long an iteration takes ...")
-    started = time.monotonic()
-    probe_seconds = min(max(_PROBE_SHARE * budget, _PROBE_SECONDS[0]), _PROBE_SECONDS[1])
-    workers = loader_workers(job.settings, fabric)
-    each = seconds_per_iteration(fabric, recipe(1_000, None), job.prepared, probe_seconds, workers)
-    each = float(f"{fabric.broadcast(each):.3g}")
-    return recipe(iterations_within(budget, each, time.monotonic() - started), each)
-
-
-def loader_workers(settings: TrainSettings, fabric: Fabric) -> int:
-    """Processes that load patches: as asked, or none on a CPU and up to 4 with a GPU."""
-    if settings.workers >= 0:
-        return settings.workers
-    return 0 if fabric.device.type == "cpu" else min(4, max((os.cpu_count() or 2) // 2, 1))
+    each = None
+    if not iterations:
+        assert budget is not None  # checked above
+        iterations, each = iterations_in_time(job, recipe(1_000), budget, 0, fabric, progress)
+    settled = recipe(iterations)
+    stretch, early_stop = settled.parts[0].stretch, stops_early(training, budget)
+    part = settle_part(job, settled, stretch, early_stop).model_copy(
+        update={"budget": budget, "seconds_per_iteration": each}
+    )
+    return settled.model_copy(update={"parts": (part,)})

@@ -99,17 +99,18 @@ def draw_comparison(
     _save(path, figure)
 
 
-def draw_curves(path: Path, rows: Sequence[Mapping[str, float | None]]) -> None:
-    """Write a PNG of a training: loss, Dice of patches and of held-out patches, learning rate, over iterations.
+def draw_curves(path: Path, rows: Sequence[Mapping[str, float | None]], early_decays: Sequence[int] = ()) -> None:
+    """Write a PNG of a training: loss, Dice of patches and of whole held-out Cases, learning rate, over iterations.
 
     ``rows`` have the keys iteration, loss, dice, learning_rate and optionally held_out_dice; a value may be None.
+    ``early_decays`` are the iterations at which a plateau began to end the training.
     """
     figure = Figure(figsize=(11, 3.4), layout="constrained")
     panels: Sequence[Axes] = figure.subplots(1, 3, width_ratios=(4, 4, 2.4))
     lines = (
         (panels[0], "loss", "training", _BLUE, "-"),
         (panels[1], "dice", "training patches", _BLUE, "-"),
-        (panels[1], "held_out_dice", "held-out patches", _ORANGE, "o-"),
+        (panels[1], "held_out_dice", "whole held-out cases", _ORANGE, "o-"),
         (panels[2], "learning_rate", "learning rate", _GREEN, "-"),
     )
     for ax, key, meaning, color, style in lines:
@@ -125,6 +126,8 @@ def draw_curves(path: Path, rows: Sequence[Mapping[str, float | None]]) -> None:
         _dress(ax, heading)
         ax.set_xlabel("iteration", color=_FAINT)
         ax.grid(axis="y", color="#e6e6e6", linewidth=0.8)
+        for iteration in early_decays:
+            ax.axvline(iteration, color=_FAINT, linestyle=":", linewidth=1.2, label="plateau")
     panels[1].set_ylim(0, 1)
     if panels[1].lines:
         panels[1].legend(frameon=False, loc="lower right")

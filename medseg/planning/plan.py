@@ -150,6 +150,8 @@ class TrainingPlan(Record):
     """Number of optimizer steps; wins over budget."""
     budget: Seconds | None = None
     """Time for training; a probe at the start turns it into a number of iterations."""
+    early_stop: bool | None = None
+    """End a training in which whole held-out cases no longer get better; by default where budget is an hour or more."""
     optimizer: OptimizerPlan = OptimizerPlan()
     loss: str = "dice_ce"
     """Dice + cross-entropy."""

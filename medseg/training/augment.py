@@ -13,7 +13,7 @@ from torch import Tensor
 
 from medseg.planning.plan import ConfigurationPlan, TrainingPlan
 from medseg.training import augmentation_intensity as intensity
-from medseg.training.augmentation_spatial import crop_centre, mirror, rotate_and_scale, works_in_plane
+from medseg.training.augmentation_spatial import mirror, rotate_and_scale, works_in_plane
 
 _STREAM = 2
 """Keeps these random numbers apart from those that choose the patches."""
@@ -24,18 +24,14 @@ def augment_batch(
     images: Tensor,
     labels: Tensor,
     configuration: ConfigurationPlan,
-    plan: TrainingPlan | None,
+    plan: TrainingPlan,
     iteration: int,
     rank: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Images (B, C, *initial) float32 and labels (B, *initial) -> (B, C, *patch) float32 and (B, *patch) int64.
 
-    ``initial`` is at least the patch (``initial_patch_size``). Without a plan the middle is cut out and nothing else is
-    done. The arguments are not changed.
+    ``initial`` is at least the patch (``initial_patch_size``). The arguments are not changed.
     """
-    if plan is None:
-        patch = configuration.patch_size
-        return crop_centre(images, patch).contiguous(), crop_centre(labels, patch).long().contiguous()
     steps = plan.augmentation
     in_plane = works_in_plane(configuration)
 

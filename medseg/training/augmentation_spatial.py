@@ -43,14 +43,14 @@ def rotation_limit(configuration: ConfigurationPlan) -> float:
     return math.pi
 
 
-def initial_patch_size(configuration: ConfigurationPlan, plan: AugmentationPlan | None) -> Triple:
+def initial_patch_size(configuration: ConfigurationPlan, plan: AugmentationPlan) -> Triple:
     """The size (z, y, x) to read so that the corners of a rotated or scaled patch are mostly filled.
 
     nnU-Net's get_patch_size: the patch's corner turned by the largest angle about each axis, divided by 0.85. Just the
     patch when neither is switched on.
     """
     patch = configuration.patch_size
-    if plan is None or not (plan.rotation or plan.scaling):
+    if not (plan.rotation or plan.scaling):
         return patch
     z, y, x = patch
     angle = min(rotation_limit(configuration), math.pi / 2) if plan.rotation else 0.0

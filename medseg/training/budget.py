@@ -20,8 +20,11 @@ from medseg.training.loop import Step, train
 from medseg.training.losses import build_loss
 from medseg.training.patches import PatchDataset, make_loader
 from medseg.training.recipe import Recipe, build_optimizer
+from medseg.training.schedule import Part, Schedule, planned_stretch
 
 _WARM_UP = 2
+_PRETENDED = 10**6
+"""Iterations of the probe's schedule, which is never reached."""
 _SAFETY = 0.95
 """Held-out checks and checkpoints take a share of the time, and the machine may be a little slower later."""
 
@@ -56,7 +59,8 @@ def seconds_per_iteration(
             module,
             loss,
             wrapped,
-            make_loader(patches, 0, 10**6, workers),
+            Schedule([Part(stretch=planned_stretch(recipe.training.optimizer, _PRETENDED))]),
+            make_loader(patches, 0, _PRETENDED, workers),
             0,
             after_step,
             str,

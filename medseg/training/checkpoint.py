@@ -2,7 +2,8 @@
 
 The tensors are written first under a name of their own, then the JSON that names them: a kill at any moment leaves the
 older pair intact. Nothing in a checkpoint depends on the clock, so equal trainings have equal bytes.
-Everything random follows from (seed, iteration), so there is no random state to keep.
+Everything random follows from (seed, iteration), so there is no random state to keep. Knows nothing of how the state
+came about.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 from medseg.documents import Document
 from medseg.errors import CheckpointError, MedsegError
 from medseg.networks.weights import load_weights, save_weights
+from medseg.training.course import Course
+from medseg.training.recipe import Recipe
 
 _KEPT = 2
 
@@ -26,29 +29,26 @@ class CheckpointRecord(Document):
     kind: ClassVar[str] = "checkpoint"
     error: ClassVar[type[MedsegError]] = CheckpointError
 
-    iteration: int
-    """Steps done."""
+    course: Course
     recipe: str
-    """Content hash of the Recipe."""
+    """``Recipe.hash_at`` its iteration."""
     tensors: str
     """File name of the tensors, in the same folder."""
     optimizer_groups: list[dict[str, Any]]
-    loss: float | None = None
-    """Moving average of the training loss."""
-    dice: float | None = None
-    """Moving average of the training patches' Dice."""
+    gradient_scaler: dict[str, float] | None = None
+    """Of float16, which loses small gradients without it."""
 
 
 def save_checkpoint(
     folder: Path,
-    iteration: int,
-    recipe: str,
+    course: Course,
+    recipe: Recipe,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    averages: dict[str, float | None],
+    gradient_scaler: dict[str, float] | None = None,
 ) -> Path:
-    """Write the pair for this iteration, then forget all but the last two. Returns the JSON's path."""
-    name = f"checkpoint_{iteration:07d}"
+    """Write the pair for the course's iteration, then forget all but the last two. Returns the JSON's path."""
+    name = f"checkpoint_{course.iteration:07d}"
     state = optimizer.state_dict()
     tensors: dict[str, Tensor] = {f"network.{key}": value for key, value in network.state_dict().items()}
     for index, values in state["state"].items():
@@ -56,13 +56,13 @@ def save_checkpoint(
             f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in values.items() if value is not None
         }
     file = folder / f"{name}.safetensors"
-    save_weights(file, {key: value.detach().cpu() for key, value in tensors.items()}, {"iteration": iteration})
+    save_weights(file, {key: value.detach().cpu() for key, value in tensors.items()}, {"iteration": course.iteration})
     record = CheckpointRecord(
-        iteration=iteration,
-        recipe=recipe,
+        course=course,
+        recipe=recipe.hash_at(course.iteration),
         tensors=file.name,
         optimizer_groups=[{k: v for k, v in group.items() if v is not None} for group in state["param_groups"]],
-        **averages,
+        gradient_scaler=gradient_scaler,
     )
     record.save(folder / f"{name}.json")
     for old in checkpoints(folder)[:-_KEPT]:
@@ -84,7 +84,7 @@ def forget_leftovers(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def load_newest(folder: Path, recipe: str) -> tuple[CheckpointRecord, dict[str, Tensor]] | None:
+def load_newest(folder: Path, recipe: Recipe) -> tuple[CheckpointRecord, dict[str, Tensor]] | None:
     """The newest checkpoint that is undamaged, or None where there is none.
 
     Raises CheckpointError when every one is damaged, or the newest belongs to another Recipe.
@@ -96,7 +96,7 @@ def load_newest(folder: Path, recipe: str) -> tuple[CheckpointRecord, dict[str, 
             tensors, _ = load_weights(folder / Path(record.tensors).name)
         except CheckpointError:
             continue
-        if record.recipe != recipe:
+        if record.recipe != recipe.hash_at(record.course.iteration):
             raise CheckpointError(
                 f"{path} belongs to another training (its recipe differs). Use restart=true to train anew."
             )

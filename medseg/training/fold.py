@@ -6,7 +6,7 @@ are scored afterwards (``medseg.training.validation``).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +17,24 @@ from torch import nn
 from medseg.networks.build import build_network
 from medseg.networks.weights import save_weights
 from medseg.progress import Progress
-from medseg.training.augment import augment_batch
-from medseg.training.checkpoint import forget_leftovers, load_newest, restore, save_checkpoint
-from medseg.training.loop import patch_dice, train
+from medseg.training.checkpoint import Course, forget_leftovers, load_newest, restore, save_checkpoint
+from medseg.training.loop import Step, train
 from medseg.training.losses import build_loss
 from medseg.training.patches import PatchDataset, make_loader
 from medseg.training.recipe import Recipe, build_optimizer
 from medseg.training.recorder import Recorder
+from medseg.training.schedule import Schedule
+from medseg.training.watch import Watcher
 
-_HELD_OUT_BATCHES = 2
+
+@dataclass(frozen=True)
+class Trained:
+    """A finished training."""
+
+    network: nn.Module
+    course: Course
+    seconds_of_checks: float
+    """Spent in this process on predicting held-out Cases."""
 
 
 def train_fold(
@@ -37,8 +46,8 @@ def train_fold(
     workers: int = 0,
     save_every_seconds: float = 120,
     tracker: Any = None,
-) -> nn.Module:
-    """Train from the newest checkpoint in ``folder``, or from the start; returns the trained network.
+) -> Trained:
+    """Train from the newest checkpoint in ``folder``, or from the start, to the end of the schedule.
 
     Writes checkpoints, ``log.csv`` and finally ``weights.safetensors``. With the same Recipe the weights have the same
     bytes on CPU, whatever the number of workers and however often the training was interrupted.
@@ -48,31 +57,71 @@ def train_fold(
     optimizer = build_optimizer(network.parameters(), recipe.training.optimizer)
     if fabric.is_global_zero:
         forget_leftovers(folder)
-    newest = load_newest(folder, recipe.content_hash())
+    newest = load_newest(folder, recipe)
     module, wrapped = fabric.setup(network, optimizer)
+    course = newest[0].course if newest else Course()
     if newest is not None:
         # After setup, so that the optimizer's tensors go to the device on which the network now is.
         restore(*newest, network, optimizer)
-    done = newest[0].iteration if newest else 0
+    set_gradient_scaler(fabric, newest[0].gradient_scaler if newest else None)
 
-    def save(iteration: int, averages: dict[str, float | None]) -> None:
+    def save(course: Course) -> None:
         if fabric.is_global_zero:
-            save_checkpoint(folder, iteration, recipe.content_hash(), network, optimizer, averages)
+            save_checkpoint(folder, course, recipe, network, optimizer, fabric.strategy.precision.state_dict() or None)
+            recorder.write_log()
 
-    watch = held_out_watch(fabric, network, prepared, recipe)
-    recorder = Recorder(folder, recipe.iterations, save, watch, progress, save_every_seconds, tracker)
-    if newest is not None:
-        recorder.resume(done, newest[0].loss, newest[0].dice)
-    progress.start("Training", recipe.iterations)
-    progress.advance(done)
+    schedule = Schedule(recipe.parts, course.decays)
+    recorder = Recorder(folder, course, schedule, save, progress, save_every_seconds, tracker)
+    steps = AfterStep(course, schedule, Watcher(fabric, network, prepared, recipe), recorder, progress)
+    progress.start("Training", schedule.end)
+    progress.advance(course.iteration)
     patches = PatchDataset(prepared, recipe.training_cases, recipe, fabric.global_rank, fabric.world_size)
-    batches = make_loader(patches, done, recipe.iterations, workers)
-    train(fabric, recipe, module, new_loss(recipe), wrapped, batches, done, recorder, patches.cases_of)
+    batches = make_loader(patches, course.iteration, recipe.iterations, workers)
+    loss = new_loss(recipe)
+    train(fabric, recipe, module, loss, wrapped, schedule, batches, course.iteration, steps, patches.cases_of)
     progress.finish()
     if fabric.is_global_zero:
-        save_weights(folder / "weights.safetensors", network.state_dict(), describe_weights(recipe))
+        save_weights(folder / "weights.safetensors", network.state_dict(), describe_weights(recipe, steps.course))
     fabric.barrier()
-    return network
+    return Trained(network, steps.course, steps.watcher.seconds)
+
+
+class AfterStep:
+    """What follows every step: a look at the held-out Cases when it is due, a decision, a record."""
+
+    def __init__(
+        self, course: Course, schedule: Schedule, watcher: Watcher, recorder: Recorder, progress: Progress
+    ) -> None:
+        self.course, self.watcher = course, watcher
+        self._schedule, self._recorder, self._progress = schedule, recorder, progress
+
+    def __call__(self, step: Step) -> None:
+        """Take in the numbers of one step."""
+        part, check = self._schedule.part_of(step.iteration), None
+        if part.watch is not None and self._schedule.is_check(step.iteration):
+            check = self.watcher.check(part.watch, step.iteration)
+        self.course = self.course.after(step, check)
+        if check is not None:
+            self._judge()
+        self._recorder.record(step, self.course)
+
+    def _judge(self) -> None:
+        before, planned = self.course.decays, self._schedule.end
+        self.course = self.course.judged(self._schedule)
+        if self.course.decays == before:
+            return
+        self._progress.start("Training", self._schedule.end)
+        self._progress.note(
+            f"The Dice of whole held-out cases does not rise any more ({self.course.checks[-1].dice:.3f}): the rate "
+            f"falls to 0 from here on, and training ends after {self._schedule.end} of {planned} iterations."
+        )
+        self._progress.advance(self.course.iteration - 1)
+
+
+def set_gradient_scaler(fabric: lightning_fabric.Fabric, state: dict[str, float] | None) -> None:
+    """The state of an earlier process, or a fresh one; float16 alone has it."""
+    if fabric.strategy.precision.state_dict():
+        fabric.strategy.precision.load_state_dict(state or torch.amp.GradScaler(fabric.device.type).state_dict())
 
 
 def new_network(recipe: Recipe) -> nn.Module:
@@ -88,7 +137,7 @@ def new_loss(recipe: Recipe) -> nn.Module:
     return build_loss(recipe.training.loss, configuration.batch_dice, len(configuration.network.features))
 
 
-def describe_weights(recipe: Recipe) -> dict[str, Any]:
+def describe_weights(recipe: Recipe, course: Course) -> dict[str, Any]:
     """What a weights file says of itself, enough to build the network and predict without the workspace's plan."""
     return {
         "configuration_name": recipe.configuration_name,
@@ -97,35 +146,9 @@ def describe_weights(recipe: Recipe) -> dict[str, Any]:
         "classes": recipe.classes,
         "plan_hash": recipe.plan,
         "preparation": recipe.preparation,
-        "iterations": recipe.iterations,
+        "iterations": course.iteration,
+        "parts": [part.stretch.model_dump(mode="json") for part in recipe.parts],
+        "early_decays": [decay.model_dump(mode="json") for decay in course.decays],
         "fold": recipe.fold,
         "mirror_axes": list(recipe.mirror_axes),
     }
-
-
-def held_out_watch(
-    fabric: lightning_fabric.Fabric, network: nn.Module, prepared: Path, recipe: Recipe
-) -> Callable[[], float | None]:
-    """A function that gives the Dice of a few patches of the held-out Cases, always the same ones, not augmented.
-
-    It draws a curve to watch; the score of a training is that of whole Cases. None where nothing is held out, and in
-    all processes but the first.
-    """
-    if not recipe.validation_cases or not fabric.is_global_zero:
-        return lambda: None
-    patches = PatchDataset(prepared, recipe.validation_cases, recipe, held_out=True)
-
-    @torch.no_grad()
-    def watch() -> float | None:
-        network.eval()
-        found = []
-        for index in range(_HELD_OUT_BATCHES):
-            images, labels = fabric.to_device(patches[index])
-            images, labels = augment_batch(images, labels, recipe.configuration, None, index)
-            with fabric.autocast():
-                dice = patch_dice(network(images), labels)
-            found += [dice] if dice is not None else []
-        network.train()
-        return sum(found) / len(found) if found else None
-
-    return watch

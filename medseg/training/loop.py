@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from medseg.errors import MedsegError
 from medseg.training.augment import augment_batch
-from medseg.training.recipe import Recipe, learning_rate_at
+from medseg.training.recipe import Recipe
+from medseg.training.schedule import Schedule
 
 
 @dataclass(frozen=True)
@@ -36,21 +37,25 @@ def train(
     network: nn.Module,
     loss_function: nn.Module,
     optimizer: torch.optim.Optimizer,
+    schedule: Schedule,
     batches: Iterable[tuple[Tensor, Tensor]],
     first_iteration: int,
     after_step: Callable[[Step], None],
     cases_of: Callable[[int], str],
 ) -> None:
-    """Train from ``first_iteration`` until the batches end; batch i belongs to iteration ``first_iteration + i``.
+    """Train from ``first_iteration`` to the end of the schedule, which ``after_step`` may bring forward.
 
+    Batch i belongs to iteration ``first_iteration + i``; training also ends with the batches.
     Raises MedsegError, naming the iteration and its cases, when the loss is no longer a finite number.
     """
     plan, configuration = recipe.training, recipe.configuration
     network.train()
     for iteration, batch in enumerate(batches, first_iteration):
+        if iteration >= schedule.end:
+            return
         # Dropout and on-device noise follow from (seed, iteration): a resumed run draws the same numbers.
         torch.manual_seed(plan.seed * 1_000_003 + iteration)
-        rate = learning_rate_at(iteration, recipe.iterations, plan.optimizer)
+        rate = schedule.rate_at(iteration)
         for group in optimizer.param_groups:
             group["lr"] = rate
         images, labels = fabric.to_device(batch)

@@ -26,7 +26,8 @@ from medseg.training.recipe import Recipe
 
 _MOST_OPEN = 128
 """Cases kept open; each holds three of the 1024 files that a process may usually have open."""
-_TRAINING, _HELD_OUT = 0, 1
+_STREAM = 0
+"""Keeps these random numbers apart from those of augmentation."""
 
 
 class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -35,8 +36,8 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
     Cases are drawn uniformly with replacement. The last ``B - round(B (1 - foreground_share))`` patches of the whole
     batch are centred on a random voxel of a structure, the structure uniform among those in the Case; the others lie
     anywhere in the Case. A patch stays inside the Case as far as it fits; the margin read for rotation, and a Case
-    smaller than the patch, are filled with 0. Rank r of n takes its slice of the batch. ``held_out`` draws from another
-    random stream. Raises PlanError when there is no Case, or less than one patch for each rank.
+    smaller than the patch, are filled with 0. Rank r of n takes its slice of the batch. Raises PlanError when there is
+    no Case, or less than one patch for each rank.
     """
 
     def __init__(
@@ -46,7 +47,6 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         recipe: Recipe,
         rank: int = 0,
         world: int = 1,
-        held_out: bool = False,
     ) -> None:
         configuration, training = recipe.configuration, recipe.training
         if not cases:
@@ -58,8 +58,8 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
             )
         self.folder, self.cases = folder, tuple(cases)
         self.patch = configuration.patch_size
-        self.initial = initial_patch_size(configuration, None if held_out else training.augmentation)
-        self.seed, self.stream = training.seed, _HELD_OUT if held_out else _TRAINING
+        self.initial = initial_patch_size(configuration, training.augmentation)
+        self.seed = training.seed
         batch = configuration.batch_size
         self.first_forced = round(batch * (1 - training.foreground_share))
         self.samples = range(rank * batch // world, (rank + 1) * batch // world)
@@ -79,7 +79,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         return ", ".join(self._case_and_random(iteration, sample)[0] for sample in self.samples)
 
     def _case_and_random(self, iteration: int, sample: int) -> tuple[str, np.random.Generator]:
-        sequence = np.random.SeedSequence(self.seed, spawn_key=(self.stream, iteration, sample))
+        sequence = np.random.SeedSequence(self.seed, spawn_key=(_STREAM, iteration, sample))
         random = np.random.Generator(np.random.Philox(sequence))
         return self.cases[random.integers(len(self.cases))], random
 

@@ -10,11 +10,13 @@ from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from medseg.documents import Document
 from medseg.errors import CheckpointError, MedsegError
 from medseg.planning.plan import ConfigurationName, ConfigurationPlan, OptimizerPlan, TrainingPlan
+from medseg.training.schedule import Part
 
 LONG = 25_000
 """From this many iterations on nnU-Net's SGD is used: 100 of its epochs, the shortest it still does well with."""
@@ -22,8 +24,6 @@ _LEARNING_RATES = {"sgd": 1e-2, "adamw": 2e-3}
 _WEIGHT_DECAYS = {"sgd": 3e-5, "adamw": 1e-2}
 _UNHURRIED, _MOST_HURRIED = 800, 3.0
 """AdamW's rate is 0.002 from 800 iterations on; a shorter schedule takes larger steps, at most three times as large."""
-_WARMUP_SHARE = 0.03
-_POLY_EXPONENT = 0.9
 
 
 class Recipe(Document):
@@ -35,7 +35,9 @@ class Recipe(Document):
     configuration_name: ConfigurationName
     configuration: ConfigurationPlan
     training: TrainingPlan
-    """With iterations and optimizer settled."""
+    """With the optimizer settled; how long it goes on stands in ``parts``."""
+    parts: tuple[Part, ...] = Field(min_length=1)
+    """How it was begun, and every extension or shortening since."""
     fold: int | str
     channels: int
     classes: int
@@ -49,8 +51,6 @@ class Recipe(Document):
     """Hash of the content of every file that was prepared for it."""
     training_cases: tuple[str, ...]
     validation_cases: tuple[str, ...]
-    seconds_per_iteration: float | None = None
-    """What the probe measured, where a time budget was turned into iterations."""
     threads: int
     """CPU threads; another number adds in another order, so the last bits differ."""
     devices: int = 1
@@ -63,8 +63,14 @@ class Recipe(Document):
 
     @property
     def iterations(self) -> int:
-        assert self.training.iterations is not None  # settled before a Recipe is made
-        return self.training.iterations
+        """As many as were asked for last; a plateau may end the training before."""
+        return self.parts[-1].stretch.end
+
+    def hash_at(self, iteration: int) -> str:
+        """Hash of all that had a say in the first ``iteration`` steps; a later extension does not change it."""
+        first, *later = self.parts
+        begun = (first, *(part for part in later if part.stretch.start < iteration))
+        return self.model_copy(update={"parts": begun}).content_hash()
 
 
 def settle_optimizer(plan: OptimizerPlan, iterations: int) -> OptimizerPlan:
@@ -76,6 +82,13 @@ def settle_optimizer(plan: OptimizerPlan, iterations: int) -> OptimizerPlan:
     return OptimizerPlan(name=name, learning_rate=rate, weight_decay=decay, momentum=plan.momentum)
 
 
+def optimizer_for_length(settled: OptimizerPlan, planned: int, iterations: int) -> OptimizerPlan:
+    """The same optimizer for another number of iterations: a default rate follows it, one that was set stays."""
+    unset = settled.model_copy(update={"learning_rate": None})
+    was_default = settle_optimizer(unset, planned).learning_rate == settled.learning_rate
+    return settle_optimizer(unset, iterations) if was_default else settled
+
+
 def build_optimizer(parameters: Iterable[nn.Parameter], plan: OptimizerPlan) -> torch.optim.Optimizer:
     """The optimizer of a settled plan."""
     assert plan.learning_rate is not None and plan.weight_decay is not None  # settled
@@ -84,12 +97,3 @@ def build_optimizer(parameters: Iterable[nn.Parameter], plan: OptimizerPlan) -> 
             parameters, lr=plan.learning_rate, momentum=plan.momentum, weight_decay=plan.weight_decay, nesterov=True
         )
     return torch.optim.AdamW(parameters, lr=plan.learning_rate, weight_decay=plan.weight_decay)
-
-
-def learning_rate_at(iteration: int, iterations: int, plan: OptimizerPlan) -> float:
-    """Learning rate of one step: polynomial decay over the whole budget; AdamW warms up over its first 3 %."""
-    assert plan.learning_rate is not None  # settled
-    warmup = round(_WARMUP_SHARE * iterations) if plan.name == "adamw" else 0
-    if iteration < warmup:
-        return plan.learning_rate * (iteration + 1) / (warmup + 1)
-    return plan.learning_rate * (1 - (iteration - warmup) / max(iterations - warmup, 1)) ** _POLY_EXPONENT

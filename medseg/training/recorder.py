@@ -1,4 +1,4 @@
-"""What is kept of a training while it runs: moving averages, a CSV log, checkpoints, the progress bar.
+"""What is kept of a training while it runs: a CSV log, checkpoints, the progress bar.
 
 Knows nothing of networks beyond saving them. The clock decides when a checkpoint is written, never what is in it.
 """
@@ -13,9 +13,10 @@ from typing import Any
 
 from medseg.files import write_text
 from medseg.progress import Progress
+from medseg.training.course import Course
 from medseg.training.loop import Step
+from medseg.training.schedule import Schedule
 
-_MEMORY = 0.97
 _LOG_ROWS = 500
 COLUMNS = ("iteration", "loss", "dice", "held_out_dice", "learning_rate", "seconds")
 
@@ -29,48 +30,38 @@ def read_log(path: Path) -> list[dict[str, float | None]]:
 
 
 class Recorder:
-    """Called after every step of one training."""
+    """Told of every step of one training; keeps its log, and says when to save it."""
 
     def __init__(
         self,
         folder: Path,
-        iterations: int,
-        save: Callable[[int, dict[str, float | None]], Any],
-        held_out_dice: Callable[[], float | None],
+        begun: Course,
+        schedule: Schedule,
+        save: Callable[[Course], object],
         progress: Progress,
         save_every_seconds: float,
         tracker: Any = None,
     ) -> None:
-        self.averages: dict[str, float | None] = {"loss": None, "dice": None}
         self._log = folder / "log.csv"
-        self._rows: list[dict[str, float | None]] = []
-        self._iterations, self._save, self._held_out_dice = iterations, save, held_out_dice
+        # Rows that an earlier process wrote after its last checkpoint are dropped.
+        self._rows = [row for row in read_log(self._log) if (row["iteration"] or 0) <= begun.iteration]
+        self._schedule, self._save = schedule, save
         self._progress, self._save_every, self._tracker = progress, save_every_seconds, tracker
-        self._log_every = max(1, iterations // _LOG_ROWS)
-        self._check_every = max(1, iterations // 30)
-        self._seconds_before, self._started, self._saved = 0.0, time.monotonic(), time.monotonic()
-        self._held_out: float | None = None
-
-    def resume(self, iteration: int, loss: float | None, dice: float | None) -> None:
-        """Go on after ``iteration`` steps of an earlier process; later rows of its log are dropped."""
-        self.averages = {"loss": loss, "dice": dice}
-        self._rows = [row for row in read_log(self._log) if (row["iteration"] or 0) <= iteration]
+        self._log_every = max(1, schedule.end // _LOG_ROWS)
         self._seconds_before = (self._rows[-1]["seconds"] or 0.0) if self._rows else 0.0
+        self._started = self._saved = time.monotonic()
 
-    def __call__(self, step: Step) -> None:
-        """Take note of one step; save when it is time, and always after the last."""
-        self._average("loss", step.loss)
-        self._average("dice", step.dice)
-        last = step.iteration == self._iterations
-        checked = step.iteration % self._check_every == 0 or last
-        if checked:
-            self._held_out = self._held_out_dice()
-        if checked or step.iteration % self._log_every == 0:
-            self._add_row(step, self._held_out if checked else None)
-        self._show()
+    def record(self, step: Step, course: Course) -> None:
+        """Take note of one step and the course up to it; save when it is time, and always after the last."""
+        last = step.iteration == self._schedule.end
+        check = course.checks[-1] if course.checks else None
+        new = check.dice if check is not None and check.iteration == step.iteration else None
+        if last or new is not None or step.iteration % self._log_every == 0:
+            self._add_row(step, course, new)
+        shown = {"loss": course.loss, "dice": course.dice, "held-out": check.dice if check else None}
+        self._progress.advance(1, **{name: f"{value:.3f}" for name, value in shown.items() if value is not None})
         if last or time.monotonic() - self._saved > self._save_every:
-            self._save(step.iteration, self.averages)
-            self.write_log()
+            self._save(course)
             self._saved = time.monotonic()
 
     def write_log(self) -> None:
@@ -79,15 +70,11 @@ class Recorder:
         lines += [",".join("" if row[c] is None else f"{row[c]:.6g}" for c in COLUMNS) for row in self._rows]
         write_text(self._log, "\n".join(lines) + "\n")
 
-    def _average(self, name: str, value: float | None) -> None:
-        if value is not None:
-            old = self.averages[name]
-            self.averages[name] = value if old is None else _MEMORY * old + (1 - _MEMORY) * value
-
-    def _add_row(self, step: Step, held_out: float | None) -> None:
+    def _add_row(self, step: Step, course: Course, held_out: float | None) -> None:
         row: dict[str, float | None] = {
             "iteration": step.iteration,
-            **self.averages,
+            "loss": course.loss,
+            "dice": course.dice,
             "held_out_dice": held_out,
             "learning_rate": step.learning_rate,
             "seconds": self._seconds_before + time.monotonic() - self._started,
@@ -97,9 +84,3 @@ class Recorder:
             for name in ("loss", "dice", "held_out_dice", "learning_rate"):
                 if row[name] is not None:
                     self._tracker.add_scalar(name, row[name], step.iteration)
-
-    def _show(self) -> None:
-        shown = {name: f"{value:.3f}" for name, value in self.averages.items() if value is not None}
-        if self._held_out is not None:
-            shown["held-out"] = f"{self._held_out:.3f}"
-        self._progress.advance(1, **shown)

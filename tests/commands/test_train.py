@@ -2,14 +2,17 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from medseg.cases.folds import make_folds
 from medseg.cases.formats import save_dataset
 from medseg.cli import main
+from medseg.files import hash_file
 from medseg.images.formats import read_image, write_image
 from medseg.networks.weights import load_weights
+from medseg.training.recorder import read_log
 
 from tiny import TABLE, tiny_plan, write_tiny_dataset
 
@@ -80,11 +83,78 @@ def test_an_interrupted_training_asks_for_resume_or_restart(
     (workspace / "3d_fullres" / "fold_0" / "weights.safetensors").unlink()
     assert main(words) == 2
     assert "unfinished" in capsys.readouterr().err
-    assert main([*words, "resume=true"]) == 2
-    assert "settles iterations already" in capsys.readouterr().err
-    assert main([*words[:-1], "resume=true"]) == 0
+    assert main([*words, "resume=true", "seed=2"]) == 2
+    assert "settles seed already" in capsys.readouterr().err
+    assert main([*words, "resume=true"]) == 0
     assert (workspace / "3d_fullres" / "fold_0" / "weights.safetensors").exists()
     assert main([*words, "restart=true"]) == 0
+
+
+def _fold(workspace: Path, name: str) -> Any:
+    return json.loads((workspace / "3d_fullres" / "fold_0" / name).read_text())
+
+
+def test_a_finished_training_goes_on_to_another_length_and_the_recipe_tells_of_it(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resume = _trained(workspace)
+    weights = workspace / "3d_fullres" / "fold_0" / "weights.safetensors"
+    first = hash_file(weights)
+    assert main([*resume, "iterations=2"]) == 0
+    assert hash_file(weights) == first
+    capsys.readouterr()
+    assert main([*resume[:-2], "resume=true", "iterations=5"]) == 0
+    assert "goes on from iteration 2 to 5 instead of 2" in capsys.readouterr().err
+    assert hash_file(weights) != first
+    for again in ([], ["iterations=5"]):
+        assert main([*resume, *again]) == 0
+    recipe = _fold(workspace, "recipe.json")
+    assert [(part["stretch"]["start"], part["stretch"]["end"]) for part in recipe["parts"]] == [(0, 2), (2, 5)]
+    description = load_weights(weights)[1]
+    assert description["iterations"] == 5
+    assert [part["end"] for part in description["parts"]] == [2, 5]
+    assert [row["iteration"] for row in read_log(weights.with_name("log.csv"))] == [1, 2, 3, 4, 5]
+
+
+def test_a_longer_time_counts_what_is_spent_already(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    resume = _trained(workspace)
+    assert main([*resume, "budget=0.001s"]) == 2
+    assert "has trained for" in capsys.readouterr().err
+    assert main([*resume, "iterations=1"]) == 2
+    assert "has done 2 iterations already" in capsys.readouterr().err
+    assert len(_fold(workspace, "recipe.json")["parts"]) == 1
+    for _ in range(2):
+        assert main([*resume, "budget=4s"]) == 0
+    first, second = _fold(workspace, "recipe.json")["parts"]
+    assert second["budget"] == 4
+    assert second["stretch"]["start"] == first["stretch"]["end"] == 2
+    assert second["stretch"]["end"] > 3
+
+
+def test_scores_of_the_shorter_training_are_not_left_beside_the_longer_one(workspace: Path) -> None:
+    resume = _trained(workspace)
+    assert main([*resume[:-2], "resume=true"]) == 0
+    fold = workspace / "3d_fullres" / "fold_0"
+    assert (fold / "scores.json").exists()
+    assert main([*resume, "iterations=3"]) == 0
+    assert not (fold / "scores.json").exists()
+    assert not (fold / "validation").exists()
+
+
+def test_early_stop_can_be_asked_for_later_and_what_watches_is_said(
+    workspace: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    resume = _trained(workspace, "early_stop=true")
+    assert "too few iterations" in capsys.readouterr().out
+    assert _fold(workspace, "recipe.json")["parts"][0]["early_stop"] is True
+    assert main([*resume, "iterations=62", "early_stop=false"]) == 0
+    shown = capsys.readouterr().out
+    assert "Every 7 iterations 1 held-out cases are predicted whole." in shown
+    part = _fold(workspace, "recipe.json")["parts"][1]
+    assert part["early_stop"] is False
+    assert part["watch"] == {"cases": _fold(workspace, "recipe.json")["validation_cases"], "every": 7}
+    assert main(["train", f"workspace={workspace}", "fold=full", "iterations=2", "device=cpu"]) == 0
+    assert "nothing is held out" in capsys.readouterr().out
 
 
 def test_case_names_never_lead_out_of_the_workspace(workspace: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -129,6 +129,9 @@ def test_curves_are_drawn_with_gaps_and_without_rows(tmp_path):
     for some in (rows, []):
         draw_curves(tmp_path / "curves.png", some)
         assert pixels_of(tmp_path / "curves.png").shape[1] > 1000
+    draw_curves(tmp_path / "stopped.png", rows, [5])
+    draw_curves(tmp_path / "curves.png", rows)
+    assert not np.array_equal(pixels_of(tmp_path / "stopped.png"), pixels_of(tmp_path / "curves.png"))
 
 
 def test_scores_are_drawn_with_missed_and_absent_structures(tmp_path):

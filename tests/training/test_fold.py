@@ -14,16 +14,18 @@ from lightning_fabric import Fabric
 
 from medseg.errors import CheckpointError, MedsegError
 from medseg.files import hash_file
+from medseg.networks.weights import load_weights
 from medseg.planning.plan import OptimizerPlan
 from medseg.preprocessing.store import prepare_cases
 from medseg.progress import Silent
 from medseg.training.budget import seconds_per_iteration
-from medseg.training.checkpoint import checkpoints, load_newest
+from medseg.training.checkpoint import CheckpointRecord, checkpoints, load_newest
 from medseg.training.fold import train_fold
-from medseg.training.recipe import Recipe, settle_optimizer
+from medseg.training.recipe import Recipe
 from medseg.training.recorder import read_log
+from medseg.training.schedule import Part, Schedule, continued_stretch
 
-from tiny import TABLE, tiny_plan, write_tiny_dataset
+from tiny import TABLE, tiny_plan, tiny_recipe, write_tiny_dataset
 
 
 @pytest.fixture(scope="module")
@@ -35,26 +37,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "prepared"
 
 
-def recipe_of(iterations: int = 6, **training: object) -> Recipe:
-    plan = tiny_plan()
-    settled = {"iterations": iterations, "optimizer": settle_optimizer(plan.training.optimizer, iterations), **training}
-    return Recipe(
-        configuration_name="3d_fullres",
-        configuration=plan.configurations["3d_fullres"],
-        training=plan.training.model_copy(update=settled),
-        fold=0,
-        channels=1,
-        classes=3,
-        plan="none",
-        preparation={},
-        shaping="none",
-        data="none",
-        training_cases=tuple(f"case_{i:02d}" for i in range(4)),
-        validation_cases=("case_04", "case_05"),
-        threads=1,
-    )
-
-
 def _train(recipe: Recipe, prepared: Path, folder: Path, workers: int = 0, save_every: float = 1e9) -> str:
     torch.set_num_threads(1)
     fabric = Fabric(accelerator="cpu", devices=1)
@@ -63,14 +45,14 @@ def _train(recipe: Recipe, prepared: Path, folder: Path, workers: int = 0, save_
 
 
 def test_equal_seeds_give_equal_bytes_with_no_and_with_two_workers(prepared: Path, tmp_path: Path) -> None:
-    recipe = recipe_of()
+    recipe = tiny_recipe()
     hashes = {_train(recipe, prepared, tmp_path / str(workers), workers) for workers in (0, 2)}
     assert len(hashes) == 1
     names = [path.with_suffix(s).name for path in checkpoints(tmp_path / "0") for s in (".json", ".safetensors")]
     assert names
     for name in names:
         assert hash_file(tmp_path / "0" / name) == hash_file(tmp_path / "2" / name)
-    assert _train(recipe_of(seed=2), prepared, tmp_path / "other") not in hashes
+    assert _train(tiny_recipe(seed=2), prepared, tmp_path / "other") not in hashes
 
 
 _STOPPABLE = """
@@ -89,7 +71,7 @@ train_fold(Fabric(accelerator="cpu", devices=1), Recipe.load(Path(sys.argv[1])),
 
 @pytest.mark.slow
 def test_killed_at_any_moment_and_resumed_it_ends_in_the_same_bytes(prepared: Path, tmp_path: Path) -> None:
-    recipe = recipe_of(60)
+    recipe = tiny_recipe(60)
     undisturbed = _train(recipe, prepared, tmp_path / "undisturbed")
     recipe.save(tmp_path / "recipe.json")
     folder = tmp_path / "killed"
@@ -111,36 +93,125 @@ def test_killed_at_any_moment_and_resumed_it_ends_in_the_same_bytes(prepared: Pa
     assert not list(folder.glob(".partial-*.json"))
 
 
+class Interrupt(Silent):
+    """Ends a training after so many of its steps, as Ctrl-C would."""
+
+    def __init__(self, steps: int) -> None:
+        self.left = steps
+
+    def advance(self, steps: int = 1, **shown: str) -> None:
+        if shown:
+            self.left -= 1
+        if self.left < 0:
+            raise KeyboardInterrupt
+
+
+def _interrupted(recipe: Recipe, prepared: Path, folder: Path, *after: int) -> str:
+    """The same training, interrupted after so many steps each, with a checkpoint after every step."""
+    for steps in after:
+        _train_up_to(recipe, prepared, folder, steps)
+    return _train(recipe, prepared, folder)
+
+
+def _train_up_to(recipe: Recipe, prepared: Path, folder: Path, steps: int) -> None:
+    torch.set_num_threads(1)
+    with pytest.raises(KeyboardInterrupt):
+        train_fold(Fabric(accelerator="cpu", devices=1), recipe, prepared, folder, Interrupt(steps), 0, 0.0)
+
+
+QUICK = OptimizerPlan(name="adamw", learning_rate=3e-2, weight_decay=0)
+
+
+def test_a_plateau_ends_a_training_early_at_the_same_iteration_however_it_was_interrupted(
+    prepared: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(210, 7, optimizer=QUICK, early_stop=True)
+    undisturbed = _train(recipe, prepared, tmp_path / "a")
+    record = CheckpointRecord.load(checkpoints(tmp_path / "a")[-1])
+    (decay,) = record.course.decays
+    assert record.course.iteration == decay.end < 210
+    assert decay.start % 7 == 0
+    assert decay.rate == Schedule(recipe.parts).rate_at(decay.start)
+    assert record.course.checks[-1].dice > 0.9
+    rows = read_log(tmp_path / "a" / "log.csv")
+    assert rows[-1]["learning_rate"] < 0.05 * decay.rate
+    assert [row["iteration"] for row in rows if row["held_out_dice"]] == [c.iteration for c in record.course.checks]
+    assert load_weights(tmp_path / "a" / "weights.safetensors")[1]["iterations"] == decay.end
+
+    assert _interrupted(recipe, prepared, tmp_path / "b", 50, decay.start - 45, 3) == undisturbed
+    assert CheckpointRecord.load(checkpoints(tmp_path / "b")[-1]) == record
+
+
+def extended(recipe: Recipe, done: int, iterations: int) -> Recipe:
+    stretch = continued_stretch(Schedule(recipe.parts), done, recipe.training.optimizer, iterations)
+    part = Part(stretch=stretch, watch=recipe.parts[0].watch)
+    return recipe.model_copy(update={"parts": (*recipe.parts, part)})
+
+
+@pytest.mark.parametrize(("done", "iterations"), [(12, 20), (7, 9)])
+def test_an_extended_or_shortened_training_ends_in_the_same_bytes_however_it_was_interrupted(
+    prepared: Path, tmp_path: Path, done: int, iterations: int
+) -> None:
+    recipe = tiny_recipe(12)
+    first = tmp_path / "first"
+    if done < 12:
+        _train_up_to(recipe, prepared, first, done)
+    else:
+        _train(recipe, prepared, first, save_every=0.0)
+    assert [int(path.stem[-3:]) for path in checkpoints(first)] == [done - 1, done]
+    longer = extended(recipe, done, iterations)
+    shutil.copytree(first, tmp_path / "again")
+    assert _train(longer, prepared, first) == _interrupted(longer, prepared, tmp_path / "again", 0, 1)
+    assert read_log(first / "log.csv")[-1]["iteration"] == iterations
+    # The checkpoint at which it was extended is damaged: the one before leads there by the old schedule.
+    shutil.rmtree(tmp_path / "again")
+    shutil.copytree(first, tmp_path / "again", ignore=shutil.ignore_patterns("checkpoint_*"))
+    _train_up_to(recipe, prepared, tmp_path / "again", done - 2)
+    assert _train(longer, prepared, tmp_path / "again") == hash_file(first / "weights.safetensors")
+
+
+def test_a_checkpoint_from_after_an_extension_needs_it(prepared: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(4)
+    _train(recipe, prepared, tmp_path)
+    _train(extended(recipe, 4, 6), prepared, tmp_path)
+    with pytest.raises(CheckpointError, match="another training"):
+        load_newest(tmp_path, recipe)
+
+
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(prepared: Path, tmp_path: Path) -> None:
-    recipe = recipe_of()
+    recipe = tiny_recipe()
     expected = _train(recipe, prepared, tmp_path, save_every=0.0)
     newest = checkpoints(tmp_path)[-1].with_suffix(".safetensors")
     damaged = bytearray(newest.read_bytes())
     damaged[-1] ^= 1
     newest.write_bytes(bytes(damaged))
-    found = load_newest(tmp_path, recipe.content_hash())
+    found = load_newest(tmp_path, recipe)
     assert found is not None
-    assert found[0].iteration == recipe.iterations - 1
+    assert found[0].course.iteration == recipe.iterations - 1
     (tmp_path / "weights.safetensors").unlink()
     assert _train(recipe, prepared, tmp_path) == expected
 
 
 def test_a_checkpoint_of_another_recipe_is_refused(prepared: Path, tmp_path: Path) -> None:
-    _train(recipe_of(), prepared, tmp_path)
+    _train(tiny_recipe(), prepared, tmp_path)
     with pytest.raises(CheckpointError, match="another training"):
-        load_newest(tmp_path, recipe_of(seed=9).content_hash())
+        load_newest(tmp_path, tiny_recipe(seed=9))
 
 
 def test_only_damaged_checkpoints_are_an_error_not_a_fresh_start(prepared: Path, tmp_path: Path) -> None:
-    _train(recipe_of(), prepared, tmp_path)
+    _train(tiny_recipe(), prepared, tmp_path)
     for path in checkpoints(tmp_path):
         path.with_suffix(".safetensors").write_bytes(b"short")
     with pytest.raises(CheckpointError, match="damaged"):
-        load_newest(tmp_path, recipe_of().content_hash())
+        load_newest(tmp_path, tiny_recipe())
 
 
 def test_it_learns_a_ball_and_a_box(prepared: Path, tmp_path: Path) -> None:
-    _train(recipe_of(80, optimizer=OptimizerPlan(name="adamw", learning_rate=1e-2, weight_decay=0)), prepared, tmp_path)
+    _train(
+        tiny_recipe(80, 20, optimizer=OptimizerPlan(name="adamw", learning_rate=1e-2, weight_decay=0)),
+        prepared,
+        tmp_path,
+    )
     rows = (tmp_path / "log.csv").read_text().splitlines()
     last = dict(zip(rows[0].split(","), rows[-1].split(","), strict=True))
     assert float(last["held_out_dice"]) > 0.7
@@ -154,18 +225,20 @@ def test_a_loss_that_is_no_number_stops_the_training_and_names_the_case(prepared
         image[:] = np.nan
         image.flush()
     with pytest.raises(MedsegError, match=r"iteration 0 on cases case_0\d, case_0\d.*optimizer.learning_rate"):
-        _train(recipe_of(), damaged, tmp_path / "fold")
+        _train(tiny_recipe(), damaged, tmp_path / "fold")
     assert not (tmp_path / "fold" / "weights.safetensors").exists()
 
 
 def test_without_held_out_cases_it_trains_on_everything(prepared: Path, tmp_path: Path) -> None:
-    everything = recipe_of().model_copy(update={"validation_cases": (), "fold": "full"})
+    everything = tiny_recipe()
+    part = everything.parts[0].model_copy(update={"watch": None})
+    everything = everything.model_copy(update={"validation_cases": (), "fold": "full", "parts": (part,)})
     _train(everything, prepared, tmp_path)
     assert all(row["held_out_dice"] is None for row in read_log(tmp_path / "log.csv"))
 
 
 def test_a_probe_measures_the_same_work_and_leaves_nothing_behind(prepared: Path, tmp_path: Path) -> None:
     torch.set_num_threads(1)
-    each = seconds_per_iteration(Fabric(accelerator="cpu", devices=1), recipe_of(1000), prepared, 0.3)
+    each = seconds_per_iteration(Fabric(accelerator="cpu", devices=1), tiny_recipe(1000), prepared, 0.3)
     assert 0 < each < 5
     assert not list(tmp_path.iterdir())

@@ -1,10 +1,8 @@
 """The recipe follows the budget."""
 
-import pytest
-
 from medseg.planning.plan import OptimizerPlan
 from medseg.training.budget import iterations_within
-from medseg.training.recipe import learning_rate_at, settle_optimizer
+from medseg.training.recipe import optimizer_for_length, settle_optimizer
 
 
 def test_long_schedules_use_sgd_and_short_ones_adamw() -> None:
@@ -23,18 +21,14 @@ def test_long_schedules_use_sgd_and_short_ones_adamw() -> None:
 def test_nnunets_recipe_is_kept_to_the_number() -> None:
     plan = settle_optimizer(OptimizerPlan(name="sgd"), 250_000)
     assert (plan.learning_rate, plan.momentum, plan.weight_decay) == (0.01, 0.99, 3e-5)
-    assert learning_rate_at(0, 250_000, plan) == 0.01
-    assert learning_rate_at(125_000, 250_000, plan) == pytest.approx(0.01 * 0.5**0.9)
 
 
-def test_the_rate_decays_to_nothing_over_the_whole_budget() -> None:
-    plan = settle_optimizer(OptimizerPlan(), 200)
-    rates = [learning_rate_at(i, 200, plan) for i in range(200)]
-    top = rates.index(max(rates))
-    assert 0 < top <= 10
-    assert rates[:top] == sorted(rates[:top])
-    assert rates[top:] == sorted(rates[top:], reverse=True)
-    assert 0 < rates[-1] < 0.02 * max(rates)
+def test_a_default_rate_follows_a_new_length_and_one_that_was_set_stays() -> None:
+    default = settle_optimizer(OptimizerPlan(), 200)
+    assert optimizer_for_length(default, 200, 2000).learning_rate == 2e-3
+    assert optimizer_for_length(default, 200, 200_000).name == "adamw"
+    chosen = settle_optimizer(OptimizerPlan(learning_rate=3e-4), 200)
+    assert optimizer_for_length(chosen, 200, 2000).learning_rate == 3e-4
 
 
 def test_a_budget_becomes_at_least_one_iteration() -> None:
