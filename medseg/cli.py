@@ -16,6 +16,7 @@ COMMANDS: dict[str, str] = {
     "train": "prepare the data, train a fold and score it",
     "predict": "segment new images with a trained model",
     "bundle": "collect trained folds in one folder to carry away",
+    "export": "write a model as ONNX or TorchScript for other programs",
     "import": "turn a trained nnU-Net v2 model into a bundle",
     "evaluate": "compare predictions with labels",
     "check": "list everything that is wrong with a dataset",

@@ -56,6 +56,8 @@ class PredictSettings(Settings):
     """What is averaged over tiles, mirror images and folds."""
     compat: Literal["nnunet"] | None = None
     """nnunet: average logits in half precision, exactly as nnU-Net does, to get the labels that it gives."""
+    engine: Literal["auto", "torch", "onnx"] = "auto"
+    """onnx: ONNX Runtime on the CPU (needs the extra: pip install medseg[onnx]); auto: what the model was made for."""
     skip_existing: bool = False
     """Keep the labels that an earlier, interrupted run with the same model has written."""
     picture: bool = True
@@ -63,7 +65,7 @@ class PredictSettings(Settings):
 
 
 SETTINGS = (PredictSettings,)
-_DECISIVE = ("mirror", "step", "combine", "compat")
+_DECISIVE = ("mirror", "step", "combine", "compat", "engine")
 """Settings that change the labels, beside the model itself."""
 
 
@@ -92,7 +94,7 @@ def run(words: Mapping[str, str]) -> int:
     targets = {case.name: settings.output / f"{case.name}{suffix_of(case.images[0])}" for case in cases}
     _require_apart(cases, targets)
     device = choose_device(settings.device)
-    networks = model.load(settings.configuration, _folds(settings), device)
+    networks = model.load(settings.configuration, _folds(settings), device, settings.engine)
     options = Options(device, settings.mirror, settings.step, settings.tile_batch, settings.compat or settings.combine)
     outcome = _Outcome(failed={complaint.case: str(complaint) for complaint in complaints})
     if settings.skip_existing:

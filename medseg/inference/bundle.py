@@ -29,7 +29,7 @@ from medseg.paths import Workspace, last_used
 from medseg.planning.plan import Plan
 
 _MANIFEST, _PLAN, _LABELS = "bundle.json", "plan.yaml", "labels.yaml"
-_WEIGHTS = re.compile(r"(?P<configuration>[\w-]+)/fold_(?P<fold>\d+|full)\.safetensors")
+_WEIGHTS = re.compile(r"(?P<configuration>[\w-]+)/fold_(?P<fold>\d+|full)\.(safetensors|onnx)")
 
 
 def _inside(name: str) -> str:

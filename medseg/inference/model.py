@@ -5,10 +5,11 @@ Knows nothing of how a bundle or a workspace lies on the disk; that is ``medseg.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import ConfigDict
@@ -16,12 +17,15 @@ from torch import Tensor, nn
 
 from medseg.cases.labels import LabelTable
 from medseg.documents import Record
-from medseg.errors import CheckpointError
+from medseg.errors import CheckpointError, SettingsError
 from medseg.files import hash_content, hash_file
+from medseg.inference.onnx import OnnxNetwork, load_graph, to_onnx
 from medseg.networks.build import build_network
 from medseg.networks.weights import load_weights
 from medseg.planning.plan import ConfigurationPlan, Plan
 
+Engine = Literal["auto", "torch", "onnx"]
+"""What runs the networks; auto: torch, or ONNX Runtime where the model was exported for it."""
 Fold = int | str
 """A fold's number, or ``full`` where every Case was trained on."""
 
@@ -83,20 +87,22 @@ class Model:
         configuration: str | None = None,
         folds: Sequence[Fold] | None = None,
         device: torch.device | str = "cpu",
+        engine: Engine = "auto",
     ) -> Networks:
         """Build the networks of the chosen folds once, on ``device`` and in eval mode.
 
-        Raises CheckpointError for damaged weights and for folds that do not fit the Plan or one another.
+        Raises CheckpointError for damaged weights and for folds that do not fit the Plan or one another, SettingsError
+        for an engine that the files or the device do not allow.
         """
         name, chosen = self.choose(configuration, folds)
         paths = [self.weights[name][fold] for fold in chosen]
-        loaded = [(path, *_described(path)) for path in paths]
+        loaded = [(path, *_opened(path)) for path in paths]
         first = loaded[0][2]
         for path, _, description in loaded:
             self._require_fitting(path, name, description, first)
-        networks = tuple(_network(path, state, description).to(device) for path, state, description in loaded)
+        run_by = partial(_run_by, engine, torch.device(device))
         return Networks(
-            networks=networks,
+            networks=tuple(run_by(path, make(), description) for path, make, description in loaded),
             name=name,
             configuration=first.configuration,
             folds=chosen,
@@ -144,9 +150,9 @@ class Networks:
 
     @property
     def bytes(self) -> int:
-        """Memory of all parameters."""
-        parameters = [parameter for network in self.networks for parameter in network.parameters()]
-        return sum(parameter.numel() * parameter.element_size() for parameter in parameters)
+        """Memory of all tensors."""
+        tensors = [tensor for network in self.networks for tensor in (*network.parameters(), *network.buffers())]
+        return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 
 def preparation_of(plan: Plan) -> dict[str, Any]:
@@ -155,13 +161,23 @@ def preparation_of(plan: Plan) -> dict[str, Any]:
     return {key: content[key] for key in ("orientation", "axis_order", "channels")}
 
 
-def _described(path: Path) -> tuple[dict[str, Tensor], WeightsDescription]:
-    state, description = load_weights(path)
-    try:
-        return state, WeightsDescription.model_validate(description)
-    except ValueError as error:
-        sentence = " ".join(str(error).split())
-        raise CheckpointError(f"{path} does not describe its network as medseg does: {sentence}") from None
+def read_network(path: Path) -> tuple[nn.Module, WeightsDescription]:
+    """The network of a weights file (safetensors) or of an ONNX graph, on the CPU and in eval mode.
+
+    Raises CheckpointError for a damaged or foreign file.
+    """
+    make, description = _opened(path)
+    return make(), description
+
+
+def _opened(path: Path) -> tuple[Callable[[], nn.Module], WeightsDescription]:
+    """What makes the network, once the description is found to fit, and the description."""
+    if path.suffix == ".onnx":
+        graph, found = load_graph(path)
+        return graph.eval, _description(path, found)
+    state, found = load_weights(path)
+    description = _description(path, found)
+    return partial(_network, path, state, description), description
 
 
 def _network(path: Path, state: Mapping[str, Tensor], description: WeightsDescription) -> nn.Module:
@@ -173,6 +189,29 @@ def _network(path: Path, state: Mapping[str, Tensor], description: WeightsDescri
         detail = " ".join(str(error).split())[:300]
         raise CheckpointError(f"{path} does not fit the network that it describes: {detail}") from None
     return network.eval().requires_grad_(False)
+
+
+def _description(path: Path, found: Mapping[str, Any]) -> WeightsDescription:
+    try:
+        return WeightsDescription.model_validate(found)
+    except ValueError as error:
+        sentence = " ".join(str(error).split())
+        raise CheckpointError(f"{path} does not describe its network as medseg does: {sentence}") from None
+
+
+def _run_by(
+    engine: Engine, device: torch.device, path: Path, network: nn.Module, description: WeightsDescription
+) -> nn.Module:
+    """The network on its device, as an ONNX graph where the engine is to be ONNX Runtime."""
+    if isinstance(network, OnnxNetwork) and engine == "torch":
+        raise SettingsError(f"{path} is an ONNX graph, which engine=torch can't run. Leave engine= out.")
+    if isinstance(network, OnnxNetwork) or engine == "onnx":
+        if device.type != "cpu":
+            raise SettingsError(f"ONNX graphs run on the CPU here, but the device is {device}. Add device=cpu.")
+        if not isinstance(network, OnnxNetwork):
+            graph = to_onnx(network, description.channels, description.configuration.patch_size, {})
+            network = OnnxNetwork(graph, str(path)).eval()
+    return network.to(device)
 
 
 def _as_predicted(configuration: ConfigurationPlan) -> dict[str, Any]:
