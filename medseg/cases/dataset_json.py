@@ -1,4 +1,4 @@
-"""What the ``dataset.json`` of the Decathlon and of nnU-Net share: channels, labels, and refusals in words.
+"""What the ``dataset.json`` of the Decathlon and of nnU-Net share: channels, labels, regions, and refusals in words.
 
 Formats: http://medicaldecathlon.com and nnU-Net's ``documentation/dataset_format.md``.
 """
@@ -42,29 +42,57 @@ def channels_of(content: Mapping[str, Any], path: Path) -> tuple[str, ...]:
 
 
 def labels_of(content: Mapping[str, Any], path: Path) -> LabelTable:
-    """The label table from {"0": "background"} or {"background": 0}. Raises DatasetError."""
+    """The label table from {"0": "background"} or {"background": 0}. Raises DatasetError.
+
+    nnU-Net's regions ({"whole tumour": [1, 2, 3]} with "regions_class_order") and its key "ignore" are read too. Labels
+    that only regions speak of have no name there; one that is a region by itself takes its name, another is 'label 2'.
+    """
     found = content.get("labels")
     if not isinstance(found, dict) or not found:
         raise DatasetError(f'{path} should hold "labels" such as {{"background": 0, "liver": 1}}.')
-    labels = [_label(key, value, path) for key, value in found.items()]
-    return LabelTable.validated({"labels": labels}, str(path))
+    named = [_named(key, value, path) for key, value in found.items()]
+    ignore = [values for name, values in named if name.lower() == "ignore"]
+    if any(len(values) > 1 for values in ignore):
+        raise DatasetError(f"{path}: the label 'ignore' should have one value, but has {ignore[0]}.")
+    named = [(name, values) for name, values in named if name.lower() != "ignore"]
+    table: dict[str, Any] = {"labels": [{"name": name, "value": values[0]} for name, values in named]}
+    if any(len(values) > 1 for _, values in named):
+        table = _with_regions(named, content.get("regions_class_order"), path)
+    return LabelTable.validated(table | ({"ignore": ignore[0][0]} if ignore else {}), str(path))
 
 
-def _label(key: str, value: Any, path: Path) -> dict[str, Any]:
-    if isinstance(value, list):
+def _with_regions(named: list[tuple[str, list[int]]], order: Any, path: Path) -> dict[str, Any]:
+    """Labels and regions; the background alone is no region."""
+    regions = [(name, values) for name, values in named if values != [0]]
+    if any(0 in values for _, values in regions):
+        raise DatasetError(f"{path}: a region should join structures only, but one holds the background (0).")
+    if not isinstance(order, list) or len(order) != len(regions) or not all(_is_whole(value) for value in order):
         raise DatasetError(
-            f"{path}: the label '{key}' is a region made of {value}; regions are not supported yet. "
-            "Give each structure a value of its own."
+            f'{path} names {len(regions)} regions, so "regions_class_order" should list {len(regions)} values, one to '
+            f"write for each region in turn (later ones overwrite earlier ones), but is {json.dumps(order)}."
         )
-    name, number = (value, key) if isinstance(value, str) and _is_whole(key) else (key, value)
-    if not _is_whole(number):
-        raise DatasetError(f"{path}: the label '{name}' should have a whole number as its value, but has {number!r}.")
-    if str(name).lower() == "ignore":
+    alone = {values[0]: name for name, values in regions if len(values) == 1}
+    joined = sorted({value for _, values in regions for value in values})
+    names = {value: alone.get(value, f"label {value}") for value in joined}
+    return {
+        "labels": [{"name": "background", "value": 0}, *({"name": n, "value": v} for v, n in names.items())],
+        "regions": [
+            {"name": name, "labels": [names[value] for value in values], "written": int(written)}
+            for (name, values), written in zip(regions, order, strict=True)
+        ],
+    }
+
+
+def _named(key: str, value: Any, path: Path) -> tuple[str, list[int]]:
+    """(name, its values in ascending order) of one entry."""
+    name, given = (value, key) if isinstance(value, str) and _is_whole(key) else (key, value)
+    values = given if isinstance(given, list) else [given]
+    if not values or not all(_is_whole(number) for number in values):
         raise DatasetError(
-            f"{path}: the label 'ignore' is not supported yet. Leave it out of \"labels\" and set those voxels to the "
-            "background, or leave these cases out."
+            f"{path}: the label '{name}' should have a whole number as its value, or a list of them where it is a "
+            f"region, but has {json.dumps(given)}."
         )
-    return {"name": str(name), "value": int(number)}
+    return str(name), sorted({int(number) for number in values})
 
 
 def _is_whole(value: Any) -> bool:

@@ -2,6 +2,14 @@
 
 ``dataset.yaml`` is medseg's own format: it holds everything a Dataset is, and is what a workspace keeps. A CSV has the
 columns ``case``, ``image`` (or ``image_0``, ``image_1``, ...), ``labels`` and ``patient``; the last two may be absent.
+Labels, regions that join them (in the order of writing) and the value of voxels that nobody annotated are::
+
+    labels: {oedema: 1, necrosis: 2, enhancing: 3}
+    regions:
+      whole tumour: [oedema, necrosis, enhancing]
+      tumour core: [necrosis, enhancing]
+      enhancing tumour: [enhancing]
+    ignore: 255
 """
 
 from __future__ import annotations
@@ -21,6 +29,7 @@ from medseg.cases.dataset import Dataset
 from medseg.cases.discovery import discover_channels, discover_labels
 from medseg.cases.draft import Draft
 from medseg.cases.labels import Label, LabelTable
+from medseg.cases.regions import Region, own_value
 from medseg.documents import Document, Record, read_text
 from medseg.errors import DatasetError, MedsegError
 
@@ -31,6 +40,17 @@ def _one_or_more(value: Any) -> Any:
 
 def _pairs(value: Any) -> Any:
     return [{"name": name, "value": number} for name, number in value.items()] if isinstance(value, dict) else value
+
+
+def _joined(value: Any) -> Any:
+    return [{"name": name, "labels": labels} for name, labels in value.items()] if isinstance(value, dict) else value
+
+
+class ListedRegion(Region):
+    """One Region of a ``dataset.yaml``."""
+
+    written: int | None = None  # pyright: ignore[reportIncompatibleVariableOverride]
+    """The value to write for it; by default that of its first label that no later region joins."""
 
 
 class ListedCase(Record):
@@ -58,6 +78,10 @@ class Listing(Document):
     """Names in order; 'CT' lets nnU-Net's rules treat intensities as Hounsfield units."""
     labels: Annotated[tuple[Label, ...] | None, BeforeValidator(_pairs)] = None
     """name, value, and optionally color and code, of each structure; or simply ``liver: 1``."""
+    regions: Annotated[tuple[ListedRegion, ...], BeforeValidator(_joined)] = ()
+    """name, labels, and optionally written, color and code, of each region; or simply ``kidney: [cortex, cyst]``."""
+    ignore: int | None = None
+    """The value of voxels that nobody has annotated."""
     cases: tuple[ListedCase, ...] | None = None
     """The Cases; where there are none, the folder is looked through."""
 
@@ -99,9 +123,25 @@ def apply_description(draft: Draft) -> None:
 def _describe(draft: Draft, listing: Listing, where: str = "") -> None:
     draft.name = draft.name or listing.name or ""
     draft.channels = draft.channels or listing.channels or ()
-    if listing.labels is not None and draft.labels is None:
-        labels = [label.model_dump() for label in listing.labels]
-        draft.labels = LabelTable.validated({"labels": labels}, where or str(draft.folder))
+    if draft.labels is None and (listing.labels is not None or listing.regions or listing.ignore is not None):
+        draft.labels = label_table(listing, where or str(draft.folder))
+
+
+def label_table(listing: Listing, where: str) -> LabelTable:
+    """The labels, regions and ignore value that a Listing names. Raises DatasetError naming ``where`` it stands."""
+    if listing.labels is None:
+        raise DatasetError(f"{where}: 'regions' and 'ignore' need 'labels' beside them, such as labels: {{liver: 1}}.")
+    values = {label.name: label.value for label in listing.labels}
+    regions = []
+    try:
+        for number, region in enumerate(listing.regions):
+            later = [other.labels for other in listing.regions[number + 1 :]]
+            written = own_value(region.labels, later, values) if region.written is None else region.written
+            regions.append(region.model_dump() | {"written": written})
+    except ValueError as error:
+        raise DatasetError(f"{where}: {error}.") from None
+    labels = [label.model_dump() for label in listing.labels]
+    return LabelTable.validated({"labels": labels, "regions": regions, "ignore": listing.ignore}, where)
 
 
 def read_table(draft: Draft, path: Path) -> None:
@@ -174,5 +214,11 @@ def save_listing(dataset: Dataset, path: Path) -> None:
         )
         for case in (*dataset.cases, *dataset.unlabelled)
     ]
-    labels = tuple(dataset.labels.labels)
-    Listing(name=dataset.name, channels=dataset.channels, labels=labels, cases=tuple(listed)).save(path)
+    Listing(
+        name=dataset.name,
+        channels=dataset.channels,
+        labels=dataset.labels.labels,
+        regions=tuple(ListedRegion(**region.model_dump()) for region in dataset.labels.regions),
+        ignore=dataset.labels.ignore,
+        cases=tuple(listed),
+    ).save(path)

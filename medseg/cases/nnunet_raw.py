@@ -1,7 +1,6 @@
 """nnU-Net's raw folders: ``imagesTr/X_0000.nii.gz``, ``labelsTr/X.nii.gz`` and a ``dataset.json``.
 
 Format: nnU-Net's ``documentation/dataset_format.md`` (version 2), with its optional "dataset" dictionary of paths.
-Regions and the ignore label are refused in words.
 """
 
 from __future__ import annotations

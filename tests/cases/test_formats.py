@@ -121,8 +121,11 @@ def test_nnunets_dictionary_of_paths_is_read(tmp_path, written):
 
 
 @pytest.mark.parametrize(("labels", "words"), [
-    ({"background": 0, "whole": [1, 2]}, "regions are not supported yet"),
-    ({"background": 0, "a": 1, "ignore": 2}, "'ignore' is not supported yet"),
+    ({"background": 0, "whole": [1, 2]}, '"regions_class_order" should list 1 values'),
+    ({"background": 0, "whole": [0, 1]}, "one holds the background"),
+    ({"background": 0, "whole": [1, "x"]}, "or a list of them where it is a region"),
+    ({"background": 0, "a": 1, "ignore": [2, 3]}, "should have one value"),
+    ({"background": 0, "a": 1, "ignore": 1}, "the ignore value 1 is the value of 'a'"),
     ({"background": 0, "a": "x"}, "whole number"),
     ({"background": 0, "a": 1, "b": 1}, "same value: 1"),
 ])  # fmt: skip
