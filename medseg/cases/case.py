@@ -51,7 +51,7 @@ def read_case_image(case: Case, channels: int) -> Volume:
 
 
 def read_case_labels(case: Case, table: LabelTable, image: Volume) -> Volume:
-    """The Case's Labels as indices ``(Z, Y, X)``, on the image's grid.
+    """The Case's Labels as indices ``(Z, Y, X)``, on the image's grid; ``table.ignore_index`` where nobody annotated.
 
     Raises DatasetError for a missing or unreadable file or an unknown value, GeometryError for another grid.
     """

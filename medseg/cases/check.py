@@ -94,6 +94,7 @@ def report_on(path: Path, progress: Progress | None = None, workers: int = 0) ->
     progress.finish()
     complaints = [*draft.complaints, *draft.remarks, *(x for one in examined for x in one.complaints)]
     complaints += [*_twins(examined), *_absent_labels(examined, dataset), *_outliers(examined)]
+    complaints += _regionless_labels(dataset)
     distinct = {(x.case, x.code, x.file): x for x in complaints}.values()
     return CheckReport(
         dataset=dataset.name,
@@ -129,7 +130,7 @@ def _examine(case: Case, dataset: Dataset) -> _Examined:
             f"{', '.join(dataset.channels)}.",
             "Add the missing channel, or correct the names of the channels.",
         ))  # fmt: skip
-    doubt = doubt_sides(case, image, dataset.labels.names)
+    doubt = doubt_sides(case, image, dataset.labels.target_names)
     complaints += [doubt] if doubt else []
     complaints += [_constant(case, path) for path, volume in zip(case.images, volumes, strict=True) if _is_flat(volume)]
     arrays = [volume.array for volume in volumes if volume is not None]
@@ -161,16 +162,26 @@ def _read(case: Case, path: Path, read: Callable[[Path], Volume], complaints: li
 
 
 def _label_complaints(case: Case, values: frozenset[int], dataset: Dataset) -> Iterator[Complaint]:
-    unknown = sorted(values - set(dataset.labels.values))
-    if unknown and len(dataset.labels) > 1:
+    table = dataset.labels
+    unknown = sorted(values - set(table.known_values))
+    if unknown and len(table) > 1:
         yield _about(
             case,
             "unknown-label-value",
-            f"Case '{case.name}': the labels hold {unknown[:8]}, but known values are {sorted(dataset.labels.values)}.",
+            f"Case '{case.name}': the labels hold {unknown[:8]}, but known values are {sorted(table.known_values)}.",
             "Add the label to the dataset, or correct the file.",
             file=case.labels,
         )
-    if values <= {dataset.labels.values[0]}:
+    if values == {table.ignore}:
+        yield _about(
+            case,
+            "nothing-annotated",
+            f"Case '{case.name}': every voxel of the labels has the ignore value {table.ignore}.",
+            "Annotate a part of it, or take its labels away: it is an image without labels.",
+            "warning",
+            case.labels,
+        )
+    elif values - {table.ignore} <= {table.values[0]}:
         yield _about(
             case,
             "empty-labels",
@@ -245,6 +256,29 @@ def _absent_labels(examined: list[_Examined], dataset: Dataset) -> Iterator[Comp
                 f"label-never-occurs-{label.value}",
                 f"No case has the label '{label.name}' (value {label.value}); a network can't learn it.",
                 "Add cases that have it, or take the label out of the dataset.",
+                severity="warning",
+            )
+    ignore = dataset.labels.ignore
+    if values and ignore is not None and ignore not in present:
+        yield Complaint(
+            "",
+            "ignore-never-occurs",
+            f"No case has the ignore value {ignore}: every voxel counts as annotated.",
+            "Take it out of the dataset, unless cases that have it will be added.",
+            severity="warning",
+        )
+
+
+def _regionless_labels(dataset: Dataset) -> Iterator[Complaint]:
+    """Labels that no region joins, where there are regions: they are learned as background."""
+    joined = {name for region in dataset.labels.regions for name in region.labels}
+    for name in dataset.labels.names if joined else ():
+        if name not in joined:
+            yield Complaint(
+                "",
+                f"label-in-no-region-{name}",
+                f"No region joins the label '{name}', so its voxels are learned as background.",
+                "Add it to a region, or make one of it.",
                 severity="warning",
             )
 

@@ -126,6 +126,11 @@ class LabelTable(Document):
         )
 
     @property
+    def target_names(self) -> tuple[str, ...]:
+        """Names of the targets in their order."""
+        return tuple(target.name for target in self.targets)
+
+    @property
     def activation(self) -> Literal["softmax", "sigmoid"]:
         """What makes probabilities of the network's outputs: classes exclude one another, regions do not."""
         return "sigmoid" if self.regions else "softmax"

@@ -94,13 +94,19 @@ def resample_image(
 
 
 def resample_labels(
-    labels: Labels, new_shape: Triple, separate: int | None, classes: Sequence[int] | None = None
+    labels: Labels,
+    new_shape: Triple,
+    separate: int | None,
+    classes: Sequence[int] | None = None,
+    unknown: int | None = None,
 ) -> Labels:
     """Labels (Z, Y, X) at ``new_shape`` (z, y, x) and of the same type; never a value that was not there.
 
     Label by label in ascending order: linear weights, one half or more wins, a later label overwrites, voxels that no
     label wins are 0. With ``separate`` this is done slice by slice, and that axis is then resampled to the nearest
     slice. Each label costs only its own bounding box. ``classes`` limits the labels; by default all that occur.
+    ``unknown`` is a label whose voxels may be anything: where it has any weight and no label (0 among them) wins, the
+    voxel is unknown too, because 0 would claim more than is known there.
     """
     if labels.shape == tuple(new_shape):
         return labels.copy()
@@ -114,6 +120,9 @@ def resample_labels(
         if all(row.stop > row.start for row in rows):
             won = _multiply((labels[box] == value).astype(np.float64), weights) >= _HALF
             result[rows][won] = value
+    if unknown is not None and (labels == unknown).any():
+        weight, clear = (_multiply((labels == value).astype(np.float64), matrices) for value in (unknown, 0))
+        result[(result == 0) & (weight > _NEGLIGIBLE) & (clear < _HALF)] = unknown
     if separate is not None:
         nearest = nearest_samples(labels.shape[separate], new_shape[separate])
         result = result.take(nearest, axis=separate)

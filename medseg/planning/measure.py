@@ -1,7 +1,8 @@
 """From a Dataset to its Fingerprint: every Case is read once, cropped, measured and forgotten.
 
 Knows nothing of networks. Rule: nnU-Net v2's fingerprint (Isensee et al. 2021); sizes and spacings stand in the
-Fingerprint's orientation, and intensities are sampled in stored order, so that they do not depend on it.
+Fingerprint's orientation, and intensities are sampled in stored order, so that they do not depend on it. Voxels that
+nobody annotated are no foreground (nnU-Net counts its ignore label in).
 """
 
 from __future__ import annotations
@@ -88,22 +89,24 @@ def measure_case(case: Case, dataset: Dataset, orientation: Orientation, draws: 
     """
     image = read_case_image(case, len(dataset.channels))
     labels = read_case_labels(case, dataset.labels, image)
-    doubt = doubt_sides(case, image, dataset.labels.names) if orientation == "canonical" else None
+    doubt = doubt_sides(case, image, dataset.labels.target_names) if orientation == "canonical" else None
     if doubt is not None and doubt.severity == "error":
         raise ImageFileError(doubt.code, doubt.sentence, doubt.remedy)
     lower, upper = nonzero_box(image.array)
     cropped = crop(image.array, lower, upper)
-    foreground = crop(labels.array, lower, upper) > 0
+    inside = crop(labels.array, lower, upper)
+    foreground = (inside > 0) & (inside < len(dataset.labels))
     stream = np.random.RandomState(SEED)
     samples = tuple(draw_sample(channel[foreground], draws, stream) for channel in cropped)
     axes = to_canonical(image.affine)[0] if orientation == "canonical" else (0, 1, 2)
     size = (cropped.shape[1], cropped.shape[2], cropped.shape[3])
+    classes = len(dataset.labels)
     measurements = CaseMeasurements(
         name=case.name,
         spacing=_permuted(image.spacing, axes),
         shape=_permuted(image.shape, axes),
         cropped_shape=_permuted(size, axes),
-        label_voxels=tuple(np.bincount(labels.array.ravel(), minlength=len(dataset.labels)).tolist()),
+        label_voxels=tuple(np.bincount(labels.array.ravel(), minlength=classes)[:classes].tolist()),
         voxel_hash=_voxel_hash(image, labels),
     )
     return _Measured(measurements, math.prod(size) / math.prod(image.shape), samples)

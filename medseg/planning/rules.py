@@ -95,7 +95,7 @@ def plan_channels(fingerprint: Fingerprint, preset: Preset) -> tuple[ChannelPlan
 
 
 def _mirror_axes(preset: Preset, labels: LabelTable, grid: TargetGrid) -> tuple[tuple[int, ...], str]:
-    pairs = paired_left_right(labels.names)
+    pairs = paired_left_right(labels.target_names)
     if preset.mirroring == "all":
         return (0, 1, 2), f"all axes, as preset '{preset.name}' says"
     if not pairs:
@@ -110,12 +110,12 @@ def _configurations(
 ) -> tuple[dict[ConfigurationName, ConfigurationPlan], dict[str, str]]:
     """Every configuration that the Dataset warrants, and the reasons of their values."""
     voxels = math.prod(grid.median_shape) * len(fingerprint.cases)
-    flat = make_sizing(2, len(fingerprint.channels), len(labels), preset, machine)
+    flat = make_sizing(2, len(fingerprint.channels), labels.outputs, preset, machine)
     sized = {"2d": size_configuration(flat, grid.spacing[1:], grid.median_shape[1:], voxels)}
     planned: dict[ConfigurationName, ConfigurationPlan] = {"2d": _configuration(2, grid, sized["2d"], True)}
     lowres = None
     if not grid.flat:
-        solid = make_sizing(3, len(fingerprint.channels), len(labels), preset, machine)
+        solid = make_sizing(3, len(fingerprint.channels), labels.outputs, preset, machine)
         full = size_configuration(solid, grid.spacing, grid.median_shape, voxels)
         lowres = _lowres(solid, preset, grid, full, len(fingerprint.cases))
         sized["3d_fullres"] = full

@@ -46,13 +46,18 @@ def prepare_image(image: Volume, plan: Plan, configuration: ConfigurationPlan) -
     )
 
 
-def prepare_labels(labels: Volume, grid: Grid, classes: int) -> Labels:
-    """Label indices on the prepared image's grid: same turn, same box, resampled label by label."""
+def prepare_labels(labels: Volume, grid: Grid, classes: int, ignore: int | None = None) -> Labels:
+    """Label indices on the prepared image's grid: same turn, same box, resampled label by label.
+
+    ``ignore`` is the index of voxels that nobody annotated; what lies between them and structures, and is neither for
+    the larger part, is not annotated either.
+    """
     oriented = grid.orient(labels.array)
     upper = tuple(low + size for low, size in zip(grid.crop_lower, grid.cropped_shape, strict=True))
     cropped = np.ascontiguousarray(crop(oriented, grid.crop_lower, (upper[0], upper[1], upper[2])))
     separate = separate_axis(grid.cropped_spacing, grid.prepared_spacing)
-    return resample_labels(cropped, grid.prepared_shape, separate, range(classes))
+    values = range(classes) if ignore is None else (*range(classes), ignore)
+    return resample_labels(cropped, grid.prepared_shape, separate, values, ignore)
 
 
 def network_axes(image: Volume, plan: Plan) -> tuple[Triple, tuple[bool, bool, bool]]:

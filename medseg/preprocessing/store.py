@@ -1,6 +1,6 @@
 """Prepared Cases on disk: a random patch is read without loading the Case, and nothing stale is ever used.
 
-Each Case is a folder with two memory-mapped ``.npy`` arrays, the voxels of each structure, and a record that names what
+Each Case is a folder with two memory-mapped ``.npy`` arrays, the voxels of each target, and a record that names what
 it was made from; it appears whole or not at all. Memory-mapping was chosen by measurement against blosc2
 (``tests/benchmarks/store.py``).
 """
@@ -55,7 +55,11 @@ class PreparedRecord(Document):
     """Hash of every Plan value that shapes the arrays."""
     grid: Grid
     label_voxels: tuple[int, ...]
-    """Voxels of each label index after preparation, background first."""
+    """Voxels of each label index after preparation, background first; what nobody annotated comes last."""
+    targets: int
+    """How many targets there are."""
+    ignores: bool
+    """Whether the labels have a value for what nobody annotated."""
 
 
 @dataclass(frozen=True)
@@ -68,7 +72,9 @@ class PreparedCase:
     labels: NDArray[np.unsignedinteger]
     """(Z, Y, X), label indices."""
     locations: tuple[NDArray[np.int32], ...]
-    """For each structure (index 1 first) up to 10,000 of its voxels, (n, 3) in (z, y, x); empty where absent."""
+    """For each target up to 10,000 of its voxels, (n, 3) in (z, y, x); empty where absent."""
+    annotated: NDArray[np.int32] | None
+    """As many of the voxels that somebody annotated; None where the labels have no ignore value."""
     grid: Grid
 
 
@@ -84,9 +90,9 @@ def open_prepared(folder: Path, name: str) -> PreparedCase:
         raise MedsegError(
             f"The prepared case {place} is damaged ({error}). Delete the folder and train again."
         ) from None
-    starts = np.searchsorted(every[:, 0], np.arange(1, len(record.label_voxels) + 1))
-    locations = tuple(every[a:b, 1:] for a, b in pairwise(starts))
-    return PreparedCase(name, image, labels, locations, record.grid)
+    starts = np.searchsorted(every[:, 0], np.arange(1, record.targets + 3))
+    *locations, annotated = (every[a:b, 1:] for a, b in pairwise(starts))
+    return PreparedCase(name, image, labels, tuple(locations), annotated if record.ignores else None, record.grid)
 
 
 def prepare_cases(
@@ -141,33 +147,39 @@ def prepare_case(case: Case, table: LabelTable, plan: Plan, configuration: Confi
     volume = read_case_image(case, len(plan.channels))
     truth = read_case_labels(case, table, volume)
     image, grid = prepare_image(volume, plan, configuration)
-    labels = prepare_labels(truth, grid, len(table))
+    labels = prepare_labels(truth, grid, len(table), table.ignore_index)
     with folder_written_whole(folder / case.name) as temporary:
         np.save(temporary / "image.npy", image)
         np.save(temporary / "labels.npy", labels)
-        np.save(temporary / "locations.npy", sample_locations(labels, len(table), case.name))
+        np.save(temporary / "locations.npy", sample_locations(labels, table, case.name))
         PreparedRecord(
             name=case.name,
             files=stamps,
             shaping=shaping_hash(table, plan, configuration),
             grid=grid,
-            label_voxels=tuple(int(n) for n in np.bincount(labels.ravel(), minlength=len(table))),
+            label_voxels=tuple(int(n) for n in np.bincount(labels.ravel(), minlength=len(table.known_values))),
+            targets=len(table.targets),
+            ignores=table.ignore is not None,
         ).save(temporary / "case.json")
 
 
-def sample_locations(labels: Labels, classes: int, name: str) -> NDArray[np.int32]:
-    """Voxels of each structure as rows (index, z, y, x), sorted by index: up to 10,000 or 1 %, whichever is more.
+def sample_locations(labels: Labels, table: LabelTable, name: str) -> NDArray[np.int32]:
+    """Voxels of each target as rows (number, z, y, x), targets counted from 1: up to 10,000 or 1 %, whichever is more.
 
+    Where the table has an ignore value, voxels of any other follow under the next number: those that were annotated.
     Drawn without replacement by a generator seeded with the Case's name, so that it is the same on every machine.
     """
     random = np.random.Generator(np.random.Philox(int(hash_content(name)[:16], 16)))
     rows = []
-    for index in range(1, classes):
-        found = np.flatnonzero(labels == index)
+    masks = [target.mask for target in table.targets]
+    if table.ignore is not None:
+        masks.append(lambda labels: labels != table.ignore_index)
+    for number, mask in enumerate(masks, start=1):
+        found = np.flatnonzero(mask(labels))
         keep = max(min(_MOST_LOCATIONS, len(found)), int(np.ceil(len(found) * _LOCATION_SHARE)))
         chosen = np.sort(random.choice(found, keep, replace=False)) if keep < len(found) else found
         places = np.stack(np.unravel_index(chosen, labels.shape), axis=1)
-        rows.append(np.column_stack([np.full(len(places), index), places]).astype(np.int32))
+        rows.append(np.column_stack([np.full(len(places), number), places]).astype(np.int32))
     return np.concatenate(rows) if rows else np.zeros((0, 4), np.int32)
 
 
@@ -175,7 +187,9 @@ def shaping_hash(table: LabelTable, plan: Plan, configuration: ConfigurationPlan
     """A hash that changes whenever a Plan value changes that shapes the prepared arrays."""
     shaping: dict[str, Any] = {
         "rules": _RULES,
-        "labels": table.values,
+        "labels": table.known_values,
+        "targets": [target.indices for target in table.targets],
+        "ignore": table.ignore_index,
         "orientation": plan.orientation,
         "axis_order": plan.axis_order,
         "channels": [channel.model_dump() for channel in plan.channels],

@@ -199,6 +199,39 @@ def test_warnings_do_not_fail_a_dataset(tmp_path):
     assert run({"dataset": str(folder)}) == 0
 
 
+def test_labels_of_nothing_are_told_apart_from_labels_that_nobody_made(tmp_path):
+    folder = write_dataset(tmp_path / "d", ["a", "b", "c", "d"], {"background": 0, "x": 1, "y": 2, "ignore": 5})
+    assert {x.code for x in check_dataset(folder)} == {"ignore-never-occurs"}
+
+    def half(array: np.ndarray) -> None:
+        array[array.size // 2 :] = 5
+
+    def all_of_it(array: np.ndarray) -> None:
+        array[:] = 5
+
+    def empty_half(array: np.ndarray) -> None:
+        nothing(array)
+        half(array)
+
+    for name, change in (("a", half), ("b", all_of_it), ("c", empty_half)):
+        voxels(folder / f"labelsTr/{name}.nii.gz", change, np.uint8)
+    found = by_case(check_dataset(folder))
+    assert found == {"b": {"nothing-annotated"}, "c": {"empty-labels"}}
+    assert run({"dataset": str(folder)}) == 0
+
+
+def test_a_label_that_no_region_joins_is_told(tmp_path):
+    folder = write_dataset(tmp_path / "d", ["a", "b"])
+    content = json.loads((folder / "dataset.json").read_text())
+    content |= {"labels": {"background": 0, "left and right": [1, 2], "right": 2}, "regions_class_order": [1, 2]}
+    (folder / "dataset.json").write_text(json.dumps(content))
+    assert check_dataset(folder) == []
+    (folder / "dataset.json").unlink()
+    (folder / "labels.yaml").write_text("labels: {x: 1, y: 2}\nregions: {all of x: [x]}\n")
+    (complaint,) = check_dataset(folder)
+    assert (complaint.code, complaint.severity) == ("label-in-no-region-y", "warning")
+
+
 def test_a_mirrored_copy_of_another_case_is_noticed(tmp_path):
     folder = write_dataset(tmp_path / "d", ["a", "b", "c"])
 

@@ -128,6 +128,28 @@ def test_only_the_classes_asked_for_are_resampled():
     assert set(np.unique(result)) == {0, 2}
 
 
+@settings(max_examples=30, deadline=None)
+@given(SHAPES, SHAPES, st.sampled_from([None, 0, 1, 2]), st.integers(0, 10**6))
+def test_what_is_unknown_stays_unknown_where_no_label_wins_and_costs_no_label_a_voxel(shape, new_shape, axis, seed):
+    labels = blobs(np.random.default_rng(seed), shape, classes=5)
+    result = resample_labels(labels, new_shape, axis, unknown=4)
+    without = resample_labels(labels, new_shape, axis)
+    known = resample_labels(np.where(labels == 0, 5, labels), new_shape, axis)  # 5 where the background wins
+    assert np.array_equal(result[known > 0], without[known > 0])
+    assert set(np.unique(result[known == 0])) <= {0, 4}
+    untouched = resample_labels(np.where(labels == 4, 0, labels), new_shape, axis)
+    assert np.array_equal(result[result < 4], untouched[result < 4])
+
+
+def test_between_a_structure_the_background_and_the_unknown_nothing_is_claimed():
+    labels = np.array([0, 1, 4, 4], "u1").reshape(2, 2, 1)
+    assert resample_labels(labels, (1, 1, 1), None, unknown=4).item() == 4
+    labels = np.array([0, 1, 2, 4], "u1").reshape(2, 2, 1)
+    assert resample_labels(labels, (1, 1, 1), None).item() == 0
+    assert resample_labels(labels, (1, 1, 1), None, unknown=4).item() == 4
+    assert resample_labels(labels, (2, 1, 1), 1, unknown=4).ravel().tolist() == [1, 4]
+
+
 def test_a_tie_goes_to_the_later_label_on_every_machine():
     labels = np.zeros((2, 2, 2), "u1")
     labels[1] = 3

@@ -1,5 +1,6 @@
 """The Fingerprint of small datasets on disk, and nnU-Net's own numbers on real images."""
 
+import dataclasses
 import json
 
 import numpy as np
@@ -48,6 +49,21 @@ def write_dataset(folder, count=3, **more):
     made = [write_case(folder, i, **more) for i in range(count)]
     channels = tuple(f"channel {i}" for i in range(more.get("channels", 1)))
     return Dataset("small", channels, TABLE, tuple(case for case, _, _ in made)), made
+
+
+def test_voxels_that_nobody_annotated_are_no_foreground_and_no_label(tmp_path):
+    dataset, made = write_dataset(tmp_path)
+    plain = measure(dataset, "stored", Silent())
+    for case, (_, _, labels) in zip(dataset.cases, made, strict=True):
+        assert case.labels is not None
+        labels[7:, :, :] = 200
+        write_labels(case.labels, labels, Volume(labels, TURNED))
+    sparse = dataclasses.replace(dataset, labels=TABLE.model_copy(update={"ignore": 200}))
+    found = measure(sparse, "stored", Silent())
+    assert found.channels == plain.channels
+    assert found.labels == ("background", "a", "b")
+    for case, (_, _, labels) in zip(found.cases, made, strict=True):
+        assert case.label_voxels == tuple(int((labels == value).sum()) for value in (0, 3, 7))
 
 
 def test_every_case_is_cropped_counted_and_described(tmp_path):

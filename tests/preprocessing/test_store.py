@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 from medseg.cases.dataset import Dataset
+from medseg.cases.labels import Label, LabelTable
+from medseg.cases.regions import Region
 from medseg.errors import DatasetError, MedsegError
 from medseg.files import hash_file
-from medseg.images.formats import read_image, write_image
-from medseg.preprocessing.store import open_prepared, prepare_cases, sample_locations
+from medseg.images.formats import read_image, read_labels, write_image, write_labels
+from medseg.preprocessing.store import PreparedRecord, open_prepared, prepare_cases, sample_locations, shaping_hash
 
 from tiny import TABLE, tiny_plan, write_tiny_dataset
 
@@ -112,7 +114,42 @@ def test_locations_are_at_most_ten_thousand_or_one_percent() -> None:
     labels = np.zeros((100, 100, 150), np.uint8)
     labels[:2] = 1
     labels[10:] = 2
-    places = sample_locations(labels, 4, "case")
+    table = LabelTable(labels=tuple(Label(name=str(value), value=value) for value in (1, 2, 3)))
+    places = sample_locations(labels, table, "case")
     assert [int((places[:, 0] == index).sum()) for index in (1, 2, 3)] == [10_000, 13_500, 0]
     assert (labels[tuple(places[:, 1:].T)] == places[:, 0]).all()
-    np.testing.assert_array_equal(places, sample_locations(labels, 4, "case"))
+    np.testing.assert_array_equal(places, sample_locations(labels, table, "case"))
+
+
+WHOLE = Region(name="whole", labels=("ball", "box"), written=1)
+SPARSE = LabelTable(labels=TABLE.labels, regions=(WHOLE, Region(name="box", labels=("box",), written=2)), ignore=9)
+
+
+def test_locations_are_those_of_regions_and_with_an_ignore_value_of_annotated_voxels() -> None:
+    labels = np.random.default_rng(0).integers(0, 4, (9, 10, 11)).astype(np.uint8)
+    places = sample_locations(labels, SPARSE, "case")
+    found = [labels[tuple(places[places[:, 0] == number, 1:].T)] for number in (1, 2, 3)]
+    assert [sorted(set(part.tolist())) for part in found] == [[1, 2], [2], [0, 1, 2]]
+    assert [len(part) for part in found] == [np.isin(labels, some).sum() for some in ([1, 2], [2], [0, 1, 2])]
+
+
+def test_a_prepared_case_gives_them_back_and_counts_what_is_not_annotated(dataset: Dataset, tmp_path: Path) -> None:
+    for case in dataset.cases:
+        assert case.labels is not None
+        volume = read_labels(case.labels)
+        volume.array[:, :6] = 9
+        write_labels(case.labels, volume.array, volume)
+    prepare_cases(dataset.cases, SPARSE, PLAN, CONFIGURATION, tmp_path / "p")
+    case = open_prepared(tmp_path / "p", "case_00")
+    assert case.annotated is not None
+    assert [len(places) for places in (*case.locations, case.annotated)] == [
+        (np.isin(case.labels, [1, 2])).sum(), (case.labels == 2).sum(), (case.labels != 3).sum(),
+    ]  # fmt: skip
+    assert PreparedRecord.load(tmp_path / "p" / "case_00" / "case.json").label_voxels[3] == (case.labels == 3).sum() > 0
+
+
+def test_other_regions_or_another_ignore_value_prepare_into_another_place() -> None:
+    tables = [TABLE, SPARSE, SPARSE.model_copy(update={"regions": ()}), SPARSE.model_copy(update={"ignore": None})]
+    assert len({shaping_hash(table, PLAN, CONFIGURATION) for table in tables}) == 4
+    renamed = SPARSE.model_copy(update={"regions": (WHOLE.model_copy(update={"name": "all"}), SPARSE.regions[1])})
+    assert shaping_hash(renamed, PLAN, CONFIGURATION) == shaping_hash(SPARSE, PLAN, CONFIGURATION)

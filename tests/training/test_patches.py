@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from medseg.cases.labels import Label, LabelTable
 from medseg.errors import PlanError
 from medseg.planning.plan import AugmentationPlan, ConfigurationPlan, NetworkPlan, OptimizerPlan, TrainingPlan
 from medseg.preprocessing.grid import Grid
@@ -17,6 +18,7 @@ from medseg.training.patches import PatchDataset, cut, make_loader
 from medseg.training.recipe import Recipe
 from medseg.training.schedule import Part, Stretch
 
+TABLE = LabelTable(labels=tuple(Label(name=f"structure {value}", value=value) for value in (1, 2, 3)))
 STILL = AugmentationPlan(rotation=False, scaling=False)
 
 
@@ -72,7 +74,7 @@ def write_prepared(folder, name, labels):
     image = np.stack([np.arange(1, labels.size + 1).reshape(shape), np.full(shape, ord(name[0]))]).astype(np.float32)
     np.save(place / "image.npy", image)
     np.save(place / "labels.npy", labels)
-    np.save(place / "locations.npy", sample_locations(labels, 4, name))
+    np.save(place / "locations.npy", sample_locations(labels, TABLE, name))
     grid = Grid(
         file_shape=shape,
         permutation=(0, 1, 2),
@@ -84,7 +86,9 @@ def write_prepared(folder, name, labels):
         prepared_spacing=(1, 1, 1),
     )
     counts = tuple(int(n) for n in np.bincount(labels.ravel(), minlength=4))
-    PreparedRecord(name=name, files=(), shaping="0", grid=grid, label_voxels=counts).save(place / "case.json")
+    PreparedRecord(name=name, files=(), shaping="0", grid=grid, label_voxels=counts, targets=3, ignores=False).save(
+        place / "case.json"
+    )
 
 
 @pytest.fixture
