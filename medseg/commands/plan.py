@@ -17,6 +17,7 @@ from medseg.cases.phantoms import load_recipe, write_phantoms
 from medseg.commands.console import Bar, say, table
 from medseg.errors import DatasetError
 from medseg.paths import RUNS, Workspace
+from medseg.planning.architectures import architecture
 from medseg.planning.measure import measure_fingerprint
 from medseg.planning.plan import Machine, Plan
 from medseg.planning.presets import Preset, load_preset
@@ -37,6 +38,8 @@ class PlanSettings(Settings):
     """Folder or file of the dataset; without it medseg makes phantoms of its own to try things on."""
     preset: str = "default"
     """Name of a preset ('medseg info' lists them) or a YAML file."""
+    network: str | None = None
+    """Name of a network ('medseg info' lists them); by default the preset's."""
     workspace: Path | None = None
     """Folder for everything that follows; by default runs/<dataset>."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -56,7 +59,7 @@ def run(words: Mapping[str, str]) -> None:
     """Measure, plan, and write fingerprint.json, plan.yaml, labels.yaml, folds.yaml and dataset.yaml."""
     settings = build(PlanSettings, words)
     started = time.monotonic()
-    preset = load_preset(settings.preset)
+    preset = _preset(settings)
     with Bar() as bar:
         source = settings.dataset or _make_phantoms(settings.workspace)
         dataset = read_dataset(source)
@@ -65,6 +68,9 @@ def run(words: Mapping[str, str]) -> None:
         workspace = Workspace(settings.workspace or RUNS / dataset.name)
         fingerprint = measure_fingerprint(dataset, preset.orientation, bar, settings.workers)
     plan = make_plan(fingerprint, dataset.labels, preset, measure_machine(settings, preset))
+    if settings.network is not None:
+        asked = {f"configurations.{name}.network.name": "set with network=" for name in plan.configurations}
+        plan = plan.model_copy(update={"reasons": plan.reasons | asked})
     plan = _with_budget(plan, settings)
     fingerprint.save(workspace.fingerprint)
     dataset.labels.save(workspace.labels)
@@ -82,6 +88,13 @@ def run(words: Mapping[str, str]) -> None:
     )
     workspace.remember()
     _show(plan, dataset, workspace)
+
+
+def _preset(settings: PlanSettings) -> Preset:
+    preset = load_preset(settings.preset)
+    if settings.network is None:
+        return preset
+    return preset.model_copy(update={"network": architecture(settings.network).name})
 
 
 def measure_machine(settings: PlanSettings, preset: Preset) -> Machine:

@@ -217,7 +217,7 @@ def _save_fold(path: Path, checkpoint: Checkpoint, trained: _Trained, plan: Plan
 def _fitting(
     checkpoint: Checkpoint, configuration: ConfigurationPlan, trained: _Trained, channels: int, classes: int
 ) -> dict[str, Tensor]:
-    """The tensors under medseg's names. Raises CheckpointError unless they are exactly those of the plan's U-Net."""
+    """The tensors under medseg's names. Raises CheckpointError unless they are exactly those of the plan's network."""
     state = {medseg_name(name): tensor.float() for name, tensor in checkpoint.weights.items()}
     with torch.device("meta"):
         network = build_network(configuration.network, configuration.dimensions, channels, classes)
@@ -227,13 +227,13 @@ def _fitting(
         return state
     name = next(name for name in [*expected, *got] if got.get(name) != expected.get(name))
     raise CheckpointError(
-        f"{checkpoint.path} is not the plain U-Net that plans.json describes: '{name}' should have the shape "
+        f"{checkpoint.path} is not the network that plans.json describes: '{name}' should have the shape "
         f"{expected.get(name, 'of nothing')}, but has {got.get(name, 'none')}. The trainer '{trained.trainer}' builds "
         "another network, which medseg does not have; predict with nnU-Net itself."
     )
 
 
 def medseg_name(name: str) -> str:
-    """A layer's name in medseg's U-Net, which has the same layers in the same order."""
+    """A layer's name in medseg's network, which has the same layers in the same order."""
     name = name.replace("transpconvs", "transposed").replace("seg_layers", "heads")
     return name.replace(".0.convs.", ".convs.") if name.startswith("encoder.") else name

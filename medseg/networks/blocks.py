@@ -19,22 +19,32 @@ SLOPE = 0.01
 
 CONVOLUTIONS: dict[int, type[nn.Conv2d | nn.Conv3d]] = {2: nn.Conv2d, 3: nn.Conv3d}
 TRANSPOSED: dict[int, type[nn.ConvTranspose2d | nn.ConvTranspose3d]] = {2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+POOLS: dict[int, type[nn.AvgPool2d | nn.AvgPool3d]] = {2: nn.AvgPool2d, 3: nn.AvgPool3d}
 NORMS: dict[int, type[nn.InstanceNorm2d | nn.InstanceNorm3d]] = {2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}
 
 
 class ConvBlock(nn.Module):
-    """Convolution (with bias, half padding), instance norm, leaky ReLU.
+    """Convolution (with bias, half padding), instance norm, leaky ReLU; the bias and the leaky ReLU may be left out.
 
     (B, C_in, *space) -> (B, C_out, *space / stride), where space has ``dimensions`` axes.
     """
 
-    def __init__(self, dimensions: int, c_in: int, c_out: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> None:
+    def __init__(
+        self,
+        dimensions: int,
+        c_in: int,
+        c_out: int,
+        kernel: Triple,
+        stride: Triple = (1, 1, 1),
+        bias: bool = True,
+        activated: bool = True,
+    ) -> None:
         super().__init__()
         size, step = kernel[-dimensions:], stride[-dimensions:]
         padding = tuple((k - 1) // 2 for k in size)
-        self.conv = CONVOLUTIONS[dimensions](c_in, c_out, size, step, padding)  # type: ignore[arg-type]
+        self.conv = CONVOLUTIONS[dimensions](c_in, c_out, size, step, padding, bias=bias)  # type: ignore[arg-type]
         self.norm = NORMS[dimensions](c_out, eps=1e-5, affine=True)
-        self.activation = nn.LeakyReLU(SLOPE, inplace=True)
+        self.activation = nn.LeakyReLU(SLOPE, inplace=True) if activated else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.activation(self.norm(self.conv(x)))
@@ -54,6 +64,43 @@ class ConvStage(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.convs(x)
+
+
+class ResidualBlock(nn.Module):
+    """Two convolutions beside a shortcut: average pooling where it strides, 1x1 where the channels change (ResNet-D).
+
+    (B, C_in, *space) -> (B, C_out, *space / stride). He et al. 2015, the shortcut of He et al. 2019 (Bag of Tricks).
+    """
+
+    def __init__(self, dimensions: int, c_in: int, c_out: int, kernel: Triple, stride: Triple = (1, 1, 1)) -> None:
+        super().__init__()
+        self.conv1 = ConvBlock(dimensions, c_in, c_out, kernel, stride)
+        self.conv2 = ConvBlock(dimensions, c_out, c_out, kernel, activated=False)
+        self.activation = nn.LeakyReLU(SLOPE, inplace=True)
+        shortcut: list[nn.Module] = []
+        if max(stride) > 1:
+            step = stride[-dimensions:]
+            shortcut.append(POOLS[dimensions](step, step))  # type: ignore[arg-type]
+        if c_in != c_out:
+            shortcut.append(ConvBlock(dimensions, c_in, c_out, (1, 1, 1), bias=False, activated=False))
+        self.skip = nn.Sequential(*shortcut)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.activation(self.conv2(self.conv1(x)) + self.skip(x))
+
+
+class ResidualStage(nn.Module):
+    """Several ResidualBlocks in a row; the first one changes the number of channels and the resolution."""
+
+    def __init__(self, dimensions: int, c_in: int, c_out: int, kernel: Triple, stride: Triple, blocks: int) -> None:
+        super().__init__()
+        first = ResidualBlock(dimensions, c_in, c_out, kernel, stride)
+        self.blocks = nn.Sequential(
+            first, *(ResidualBlock(dimensions, c_out, c_out, kernel) for _ in range(blocks - 1))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.blocks(x)
 
 
 def initialise(module: nn.Module) -> None:

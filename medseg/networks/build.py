@@ -11,11 +11,13 @@ from collections.abc import Callable
 from torch import nn
 
 from medseg.errors import PlanError
+from medseg.networks.residual_unet import ResidualUNet
 from medseg.networks.unet import UNet
 from medseg.planning.plan import NetworkPlan
 
 BUILDERS: dict[str, Callable[[NetworkPlan, int, int, int], nn.Module]] = {
     "unet": UNet,
+    "residual_unet": ResidualUNet,
 }
 
 

@@ -80,9 +80,14 @@ class UNet(nn.Module):
         self.channels = channels
         self.divisor = plan.divisor
         self.deep_supervision = plan.deep_supervision
-        self.encoder = Encoder(plan, dimensions, channels)
+        self.encoder = self.make_encoder(plan, dimensions, channels)
         self.decoder = Decoder(plan, dimensions, classes)
         self.apply(initialise)
+
+    @staticmethod
+    def make_encoder(plan: NetworkPlan, dimensions: int, channels: int) -> nn.Module:
+        """What gives the feature maps of every stage, finest first."""
+        return Encoder(plan, dimensions, channels)
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
         # A traced or compiled graph has its shape checked where it is made.

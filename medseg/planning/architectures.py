@@ -29,6 +29,13 @@ class Architecture:
 
 ARCHITECTURES: dict[str, Architecture] = {
     "unet": Architecture("unet", "plain U-Net as nnU-Net plans it (Isensee et al. 2021)"),
+    "residual_unet": Architecture(
+        "residual_unet",
+        "U-Net with a residual encoder, as nnU-Net's ResEnc presets plan it (Isensee et al. 2024)",
+        blocks="residual",
+        encoder=(1, 3, 4, 6),
+        decoder=1,
+    ),
 }
 
 

@@ -43,14 +43,17 @@ _RESAMPLING_DEFAULTS = {
     "force_separate_z": False,
     "separate_z_anisotropy_threshold": 3,
 }
-_NETWORK = "PlainConvUNet"
+_NETWORKS = {"PlainConvUNet": "unet", "ResidualEncoderUNet": "residual_unet"}
+"""nnU-Net's classes under medseg's names."""
+_ENCODER_SIZES = {"unet": "n_conv_per_stage", "residual_unet": "n_blocks_per_stage"}
+"""Under which name each counts its convolutions or blocks per encoder stage."""
 _FIXED: dict[str, tuple[Any, Any]] = {
     "conv_bias": (True, False),
     "dropout_op": (None, None),
     "nonlin_first": (False, False),
 }
-"""Arguments of the network that medseg's U-Net has built in, and what nnU-Net takes where they are left out."""
-_SIZES = ("n_stages", "features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage", "n_conv_per_stage_decoder")
+"""Arguments of the network that medseg's have built in, and what nnU-Net takes where they are left out."""
+_SIZES = ("n_stages", "features_per_stage", "kernel_sizes", "strides", "n_conv_per_stage_decoder")
 _KNOWN = {*_SIZES, *_FIXED, "conv_op", "norm_op", "norm_op_kwargs", "dropout_op_kwargs", "nonlin", "nonlin_kwargs"}
 
 
@@ -142,11 +145,12 @@ def _resampling_reasons(name: str, arguments: Mapping[str, Any], order: int) -> 
 
 def _network_reasons(architecture: Architecture, dimensions: int) -> Iterator[str]:
     name, arguments = _last(architecture.network_class_name), architecture.arch_kwargs
-    if name != _NETWORK:
+    if name not in _NETWORKS:
         yield f"network '{name}' yet"
         return
+    known = {*_KNOWN, _ENCODER_SIZES[_NETWORKS[name]], "deep_supervision"}
     for key in arguments:
-        if key not in _KNOWN and key != "deep_supervision":
+        if key not in known:
             yield f"network with {key}={arguments[key]}"
     for key, (expected, default) in _FIXED.items():
         if arguments.get(key, default) != expected:
@@ -223,22 +227,23 @@ def _configuration(plans: NnunetPlans, found: NnunetConfiguration) -> Configurat
             "patch_size": _solid(found.patch_size, 1),
             "batch_size": found.batch_size,
             "batch_dice": found.batch_dice,
-            "network": _network(found.architecture.arch_kwargs, found.dimensions),
+            "network": _network(found.architecture, found.dimensions),
         }
     )
 
 
-def _network(arguments: Mapping[str, Any], dimensions: int) -> NetworkPlan:
+def _network(architecture: Architecture, dimensions: int) -> NetworkPlan:
+    name, arguments = _NETWORKS[_last(architecture.network_class_name)], architecture.arch_kwargs
     stages = arguments.get("n_stages")
     strides = [_solid(_repeated(stride, dimensions), 1) for stride in _repeated(arguments.get("strides"), stages)]
     kernels = [_solid(_repeated(kernel, dimensions), 1) for kernel in _repeated(arguments.get("kernel_sizes"), stages)]
     return NetworkPlan.model_validate(
         {
-            "name": "unet",
+            "name": name,
             "features": _repeated(arguments.get("features_per_stage"), stages),
             "strides": strides,
             "kernels": kernels,
-            "encoder_convolutions": _repeated(arguments.get("n_conv_per_stage"), stages),
+            "encoder_convolutions": _repeated(arguments.get(_ENCODER_SIZES[name]), stages),
             "decoder_convolutions": _repeated(arguments.get("n_conv_per_stage_decoder"), len(strides) - 1),
         }
     )

@@ -60,7 +60,7 @@ def _encoder_elements(network: NetworkPlan, voxels: tuple[int, ...]) -> int:
 
 @dataclass(frozen=True)
 class _Layer:
-    """One convolution of a plain U-Net."""
+    """One convolution."""
 
     stage: int
     inputs: int
@@ -69,38 +69,58 @@ class _Layer:
     """Multiplications per output voxel and pair of channels."""
     weights: int
     """Weights per pair of channels; in a transposed convolution each serves another voxel."""
-    normed: bool = True
+    vectors: int = 3
+    """Parameters per output channel beside the weights: a bias, and the two of an instance norm."""
 
 
 def _layers(network: NetworkPlan, channels: int, classes: int) -> Iterator[_Layer]:
     features, kernels = network.features, [math.prod(kernel) for kernel in network.kernels]
-    width = channels
-    for stage, count in enumerate(network.encoder_convolutions):
-        for _ in range(count):
-            yield _Layer(stage, width, features[stage], kernels[stage], kernels[stage])
-            width = features[stage]
+    encoder = _residual_encoder if architecture(network.name).blocks == "residual" else _plain_encoder
+    yield from encoder(network, channels)
     for stage, count in enumerate(reversed(network.decoder_convolutions)):
         step = math.prod(network.strides[stage + 1])
-        yield _Layer(stage, features[stage + 1], features[stage], 1, step, normed=False)
+        yield _Layer(stage, features[stage + 1], features[stage], 1, step, vectors=1)
         width = 2 * features[stage]
         for _ in range(count):
             yield _Layer(stage, width, features[stage], kernels[stage], kernels[stage])
             width = features[stage]
         if network.deep_supervision or stage == 0:
-            yield _Layer(stage, features[stage], classes, 1, 1, normed=False)
+            yield _Layer(stage, features[stage], classes, 1, 1, vectors=1)
+
+
+def _plain_encoder(network: NetworkPlan, channels: int) -> Iterator[_Layer]:
+    width = channels
+    for stage, count in enumerate(network.encoder_convolutions):
+        taps = math.prod(network.kernels[stage])
+        for _ in range(count):
+            yield _Layer(stage, width, network.features[stage], taps, taps)
+            width = network.features[stage]
+
+
+def _residual_encoder(network: NetworkPlan, channels: int) -> Iterator[_Layer]:
+    width = network.features[0]
+    stem = math.prod(network.kernels[0])
+    yield _Layer(0, channels, width, stem, stem)
+    for stage, count in enumerate(network.encoder_convolutions):
+        taps, features = math.prod(network.kernels[stage]), network.features[stage]
+        for _ in range(count):
+            yield _Layer(stage, width, features, taps, taps)
+            yield _Layer(stage, features, features, taps, taps)
+            if width != features:
+                yield _Layer(stage, width, features, 1, 1, vectors=2)
+            width = features
 
 
 def forward_flops(network: NetworkPlan, patch: Triple, channels: int, classes: int) -> int:
-    """FLOPs of one patch (z, y, x) through a plain U-Net, all heads included; training takes about three times that."""
+    """FLOPs of one patch (z, y, x) through the network, all heads included; training takes about three times that."""
     voxels = voxels_per_stage(network, patch)
     layers = _layers(network, channels, classes)
     return 2 * sum(layer.taps * layer.inputs * layer.outputs * voxels[layer.stage] for layer in layers)
 
 
 def parameter_count(network: NetworkPlan, channels: int, classes: int) -> int:
-    """Weights and biases of a plain U-Net, instance norms and heads included."""
-    layers = _layers(network, channels, classes)
-    return sum(x.weights * x.inputs * x.outputs + x.outputs * (3 if x.normed else 1) for x in layers)
+    """Weights and biases of the network, instance norms and heads included."""
+    return sum(x.weights * x.inputs * x.outputs + x.vectors * x.outputs for x in _layers(network, channels, classes))
 
 
 def training_bytes(

@@ -138,6 +138,7 @@ def _architecture_of(content: dict[str, Any]) -> dict[str, Any]:
         raise ValueError(f"the network's {', '.join(missing)} is missing")
     stages, dimensions = len(content["n_conv_per_stage_encoder"]), len(content["patch_size"])
     most = content["unet_max_num_features"]
+    encoder = "n_conv_per_stage" if content["UNet_class_name"] == "PlainConvUNet" else "n_blocks_per_stage"
     return {
         "network_class_name": content["UNet_class_name"],
         "arch_kwargs": {
@@ -146,7 +147,7 @@ def _architecture_of(content: dict[str, Any]) -> dict[str, Any]:
             "conv_op": f"torch.nn.modules.conv.Conv{dimensions}d",
             "kernel_sizes": content["conv_kernel_sizes"],
             "strides": content["pool_op_kernel_sizes"],
-            "n_conv_per_stage": content["n_conv_per_stage_encoder"],
+            encoder: content["n_conv_per_stage_encoder"],
             "n_conv_per_stage_decoder": content["n_conv_per_stage_decoder"],
             "conv_bias": True,
             "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{dimensions}d",

@@ -12,7 +12,7 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import torch
-from dynamic_network_architectures.architectures.unet import PlainConvUNet
+from dynamic_network_architectures.architectures.unet import PlainConvUNet, ResidualEncoderUNet
 from nnunet_cases import FEATURES, MODELS, copies_of, dataset_of, image_of, plans_of, weights_of
 from nnunetv2.inference.predict_from_raw_data import nnUNetPredictor
 from torch import nn
@@ -25,16 +25,16 @@ def write_model(model, folder: Path) -> None:
     (folder / "plans.json").write_text(json.dumps(plans_of(model)))
     (folder / "dataset.json").write_text(json.dumps(dataset_of(model)))
     for fold in model.folds:
-        network = PlainConvUNet(
+        network = (ResidualEncoderUNet if model.blocks else PlainConvUNet)(
             len(model.schemes),
             2,
             FEATURES,
             {2: nn.Conv2d, 3: nn.Conv3d}[model.dimensions],
             model.kernels,
             model.strides,
-            (2, 2),
+            model.blocks or (2, 2),
             model.classes,
-            (2,),
+            (1,) if model.blocks else (2,),
             conv_bias=True,
             norm_op={2: nn.InstanceNorm2d, 3: nn.InstanceNorm3d}[model.dimensions],
             norm_op_kwargs={"eps": 1e-5, "affine": True},

@@ -33,6 +33,8 @@ class Model:
     turn_degrees: float = 0
     flat_plans: bool = False
     """As nnU-Net's first releases wrote them."""
+    blocks: tuple[int, ...] | None = None
+    """Residual blocks of each encoder stage; None for the plain U-Net."""
 
     @property
     def dimensions(self) -> int:
@@ -60,6 +62,16 @@ MODELS = {
         "3d_own", (16, 16, 16), (1.0, 1.0, 1.0), ((3, 3, 3),) * 2, ((1, 1, 1), (2, 2, 2)),
         ("NoNormalization",), (False,), 3, (0,), (1, 2), (2, 0, 1), "NibabelIOWithReorient",
         (22, 18, 25), (1.0, 1.2, 1.1), turn_degrees=20,
+    ),
+    "residual": Model(
+        "3d_fullres", (8, 16, 16), (2.0, 1.0, 1.0), ((1, 3, 3), (3, 3, 3)), ((1, 1, 1), (1, 2, 2)),
+        ("ZScoreNormalization", "NoNormalization"), (False, False), 4, (0, 1), (0, 1, 2), (0, 1, 2), "SimpleITKIO",
+        (14, 25, 27), (2.2, 0.9, 1.1), blocks=(2, 2),
+    ),
+    "residual_flat": Model(
+        "2d", (24, 16), (1.0, 1.0), ((3, 3),) * 2, ((1, 1), (2, 2)),
+        ("CTNormalization",), (False,), 3, (0,), (0, 1), (0, 1, 2), "SimpleITKIO",
+        (5, 30, 21), (3.0, 1.1, 0.9), flat_plans=True, blocks=(1, 3),
     ),
 }  # fmt: skip
 
@@ -107,16 +119,18 @@ def plans_of(model: Model) -> dict:
 
 def _network(model: Model) -> dict:
     d = model.dimensions
+    encoder = {"n_blocks_per_stage": list(model.blocks)} if model.blocks else {"n_conv_per_stage": [2, 2]}
+    kind = "ResidualEncoderUNet" if model.blocks else "PlainConvUNet"
     return {
-        "network_class_name": "dynamic_network_architectures.architectures.unet.PlainConvUNet",
+        "network_class_name": f"dynamic_network_architectures.architectures.unet.{kind}",
         "arch_kwargs": {
+            **encoder,
             "n_stages": 2,
             "features_per_stage": list(FEATURES),
             "conv_op": f"torch.nn.modules.conv.Conv{d}d",
             "kernel_sizes": [list(kernel) for kernel in model.kernels],
             "strides": [list(stride) for stride in model.strides],
-            "n_conv_per_stage": [2, 2],
-            "n_conv_per_stage_decoder": [2],
+            "n_conv_per_stage_decoder": [1 if model.blocks else 2],
             "conv_bias": True,
             "norm_op": f"torch.nn.modules.instancenorm.InstanceNorm{d}d",
             "norm_op_kwargs": {"eps": 1e-05, "affine": True},
@@ -131,11 +145,11 @@ def _network(model: Model) -> dict:
 
 def _flat_network(model: Model) -> dict:
     return {
-        "UNet_class_name": "PlainConvUNet",
+        "UNet_class_name": "ResidualEncoderUNet" if model.blocks else "PlainConvUNet",
         "UNet_base_num_features": FEATURES[0],
         "unet_max_num_features": 320,
-        "n_conv_per_stage_encoder": [2, 2],
-        "n_conv_per_stage_decoder": [2],
+        "n_conv_per_stage_encoder": list(model.blocks or (2, 2)),
+        "n_conv_per_stage_decoder": [1 if model.blocks else 2],
         "num_pool_per_axis": [1] * model.dimensions,
         "pool_op_kernel_sizes": [list(stride) for stride in model.strides],
         "conv_kernel_sizes": [list(kernel) for kernel in model.kernels],
@@ -158,22 +172,42 @@ def weights_of(model: Model, fold: int) -> dict[str, np.ndarray]:
     fine, coarse = FEATURES
     found: dict[str, np.ndarray] = {}
 
-    def layer(name: str, c_out: int, c_in: int, size: tuple[int, ...], transposed: bool = False) -> None:
+    def layer(
+        name: str, c_out: int, c_in: int, size: tuple[int, ...], transposed: bool = False, bias: bool = True
+    ) -> None:
         shape = (c_in, c_out, *size) if transposed else (c_out, c_in, *size)
         scale = np.sqrt(2 / (c_in * np.prod(size)))
         found[f"{name}.weight"] = (scale * random.standard_normal(shape)).astype(np.float32)
-        found[f"{name}.bias"] = (0.1 * random.standard_normal(c_out)).astype(np.float32)
+        if bias:
+            found[f"{name}.bias"] = (0.1 * random.standard_normal(c_out)).astype(np.float32)
 
-    def block(name: str, c_out: int, c_in: int, size: tuple[int, ...]) -> None:
-        layer(f"{name}.conv", c_out, c_in, size)
+    def block(name: str, c_out: int, c_in: int, size: tuple[int, ...], bias: bool = True) -> None:
+        layer(f"{name}.conv", c_out, c_in, size, bias=bias)
         found[f"{name}.norm.weight"] = (1 + 0.2 * random.standard_normal(c_out)).astype(np.float32)
         found[f"{name}.norm.bias"] = (0.2 * random.standard_normal(c_out)).astype(np.float32)
 
-    for stage, (c_out, c_in) in enumerate(((fine, len(model.schemes)), (coarse, fine))):
+    def residual_stage(
+        name: str, c_out: int, c_in: int, size: tuple[int, ...], stride: tuple[int, ...], n: int
+    ) -> None:
+        for index in range(n):
+            block(f"{name}.blocks.{index}.conv1", c_out, c_in, size)
+            block(f"{name}.blocks.{index}.conv2", c_out, c_out, size)
+            if c_in != c_out:
+                place = 1 if max(stride) > 1 else 0  # behind the pooling
+                block(f"{name}.blocks.{index}.skip.{place}", c_out, c_in, (1,) * model.dimensions, bias=False)
+            c_in = c_out
+
+    if model.blocks:
+        block("encoder.stem.convs.0", fine, len(model.schemes), model.kernels[0])
+        for stage, (c_out, c_in) in enumerate(((fine, fine), (coarse, fine))):
+            place = f"encoder.stages.{stage}"
+            residual_stage(place, c_out, c_in, model.kernels[stage], model.strides[stage], model.blocks[stage])
+    for stage, (c_out, c_in) in enumerate(() if model.blocks else ((fine, len(model.schemes)), (coarse, fine))):
         block(f"encoder.stages.{stage}.0.convs.0", c_out, c_in, model.kernels[stage])
         block(f"encoder.stages.{stage}.0.convs.1", c_out, c_out, model.kernels[stage])
     block("decoder.stages.0.convs.0", fine, 2 * fine, model.kernels[0])
-    block("decoder.stages.0.convs.1", fine, fine, model.kernels[0])
+    if not model.blocks:
+        block("decoder.stages.0.convs.1", fine, fine, model.kernels[0])
     layer("decoder.transpconvs.0", fine, coarse, model.strides[1], transposed=True)
     layer("decoder.seg_layers.0", model.classes, fine, (1,) * model.dimensions)
     return found

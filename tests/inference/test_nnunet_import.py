@@ -187,8 +187,8 @@ def changed(plans: dict, **values) -> dict:
     ("change", "named"),
     [
         (
-            {"architecture__network_class_name": "dynamic_network_architectures.residual_unet.ResidualEncoderUNet"},
-            "no network 'ResidualEncoderUNet' yet",
+            {"architecture__network_class_name": "dynamic_network_architectures.architectures.primus.Primus"},
+            "no network 'Primus' yet",
         ),
         ({"architecture__arch_kwargs__norm_op": "torch.nn.BatchNorm2d"}, "no network with norm_op=BatchNorm2d"),
         ({"architecture__arch_kwargs__norm_op_kwargs": {"eps": 1e-3, "affine": True}}, "norm_op_kwargs=.*0.001"),

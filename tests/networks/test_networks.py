@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from medseg.errors import PlanError
 from medseg.networks.build import BUILDERS, build_network
 from medseg.planning.architectures import ARCHITECTURES
+from medseg.planning.memory import forward_flops, parameter_count
 from medseg.planning.plan import NetworkPlan
 
 
@@ -178,6 +179,57 @@ def test_any_plan_has_as_many_parameters_as_arithmetic_says_and_keeps_the_patch(
     patch = tuple(d * 2 if i or dimensions == 3 else 1 for i, d in enumerate(plan.divisor))
     with torch.no_grad():
         assert network(torch.randn(1, 2, *patch)).shape == (1, 3, *patch)
+
+
+def multiplications(network, x):
+    """Of every convolution, counted while a batch passes through: outputs times what each is a sum of."""
+    found = []
+
+    def count_one(module, inputs, output):
+        kernel = math.prod(module.kernel_size)
+        if isinstance(module, torch.nn.ConvTranspose2d | torch.nn.ConvTranspose3d):
+            found.append(inputs[0].numel() * module.out_channels * kernel)
+        else:
+            found.append(output.numel() * module.in_channels * kernel)
+
+    kinds = (torch.nn.Conv2d, torch.nn.Conv3d, torch.nn.ConvTranspose2d, torch.nn.ConvTranspose3d)
+    hooks = [m.register_forward_hook(count_one) for m in network.modules() if isinstance(m, kinds)]
+    network(x)
+    for hook in hooks:
+        hook.remove()
+    return sum(found)
+
+
+@pytest.mark.parametrize("name", list(ARCHITECTURES))
+@pytest.mark.parametrize(
+    ("dimensions", "strides", "kernels", "patch"),
+    [
+        (3, ((1, 1, 1), (1, 2, 2), (2, 2, 2)), ((1, 3, 3), (3, 3, 3), (3, 3, 3)), (4, 12, 8)),
+        (3, ((1, 1, 1), (2, 2, 2), (1, 2, 1)), ((3, 3, 3),) * 3, (4, 8, 8)),
+        (2, ((1, 1, 1), (1, 2, 2), (1, 2, 1)), ((1, 3, 3),) * 3, (1, 16, 8)),
+    ],
+)
+def test_the_planner_knows_the_parameters_and_flops_of_every_network(name, dimensions, strides, kernels, patch):
+    plan = NetworkPlan(
+        name=name,
+        features=(4, 6, 6),
+        strides=strides,
+        kernels=kernels,
+        encoder_convolutions=(1, 3, 2),
+        decoder_convolutions=(1, 2),
+    )
+    network = build_network(plan, dimensions, 2, 5).train()
+    assert parameter_count(plan, 2, 5) == count(network)
+    assert forward_flops(plan, patch, 2, 5) == 2 * multiplications(network, torch.randn(1, 2, *patch))
+
+
+def test_a_residual_block_starts_as_its_shortcut():
+    torch.manual_seed(0)
+    network = build_network(a_plan(name="residual_unet"), 3, 1, 2)
+    block = network.encoder.stages[0].blocks[0]
+    x = torch.randn(1, 4, 4, 4, 4)
+    assert torch.equal(block(x), torch.nn.functional.leaky_relu(x, 0.01))
+    assert block.conv1.norm.weight.all()
 
 
 def test_weights_start_he_normal_for_the_leaky_slope():

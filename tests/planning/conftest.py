@@ -14,6 +14,7 @@ def fingerprint_of(
     orientation: str = "stored",
     channel: str = "MRI",
     relative_volume: float = 1.0,
+    channels: int = 1,
 ) -> Fingerprint:
     return Fingerprint(
         dataset="made_up",
@@ -30,7 +31,8 @@ def fingerprint_of(
                 percentile_00_5=-80,
                 percentile_99_5=210,
             ),
-        ),
+        )
+        * channels,
         cases=tuple(
             CaseMeasurements(
                 name=f"case_{i:03d}",

@@ -1,22 +1,23 @@
 """preset=nnunet plans what nnU-Net 2.8.1 plans: known vectors, the official planner's output, and a real plans file."""
 
+import gzip
 import json
 from pathlib import Path
 
 import pytest
 
 from medseg.cases.formats import read_dataset
-from medseg.planning.architectures import ARCHITECTURES, Architecture
+from medseg.planning.architectures import ARCHITECTURES
 from medseg.planning.measure import measure_fingerprint
 from medseg.planning.memory import feature_map_elements
-from medseg.planning.patch import Sizing, size_configuration, to_network
+from medseg.planning.patch import to_network
 from medseg.planning.plan import Machine
-from medseg.planning.presets import Budget, load_preset
+from medseg.planning.presets import load_preset
 from medseg.planning.rules import make_plan
 from medseg.planning.topology import find_topology
 from medseg.progress import Silent
 
-GOLDEN = Path(__file__).parents[1] / "golden" / "nnunet_plans.json"
+GOLDEN = Path(__file__).parents[1] / "golden" / "nnunet_plans.json.gz"
 SCHEMES = {
     "CTNormalization": "ct",
     "ZScoreNormalization": "zscore",
@@ -89,9 +90,8 @@ def test_liver_gets_a_lowres_and_a_cascade(make_fingerprint, make_labels):
     assert cascade.patch_size == plan.configurations["3d_fullres"].patch_size
 
 
-def test_the_memory_proxy_of_residual_networks_has_the_documented_values(monkeypatch):
-    kind = Architecture("residual", "", blocks="residual", encoder=(1, 3, 4, 6), decoder=1)
-    monkeypatch.setitem(ARCHITECTURES, "residual", kind)
+def test_the_memory_proxy_of_residual_networks_has_the_documented_values():
+    kind = ARCHITECTURES["residual_unet"]
     solid, patch = to_network(find_topology((1, 1, 1), (128, 128, 128)), kind, 32, 10)
     assert feature_map_elements(solid, patch, classes=3, every_head=True) == 558_319_104
     flat, patch = to_network(find_topology((1, 1), (512, 512)), kind, 32, 16)
@@ -108,52 +108,96 @@ def test_the_memory_proxy_of_residual_networks_has_the_documented_values(monkeyp
     assert feature_map_elements(shallow, patch, classes=3, every_head=True) == 129_793_792
 
 
-def test_the_hippocampus_vector_of_the_residual_preset_m_agrees(monkeypatch):
-    kind = Architecture("residual", "", blocks="residual", encoder=(1, 3, 4, 6), decoder=1)
-    monkeypatch.setitem(ARCHITECTURES, "residual", kind)
-    solid = Sizing(kind, 1, 3, 32, Budget(elements=680e6, reference_batch=2, fitted_batch=2, widest=10), 2, None)
-    flat = Sizing(kind, 1, 3, 32, Budget(elements=135e6, reference_batch=12, fitted_batch=12, widest=16), 2, None)
-    sized = size_configuration(solid, (1, 1, 1), (36, 50, 35), 1.0)
-    assert (sized.patch, sized.batch) == ((40, 56, 40), 58)
-    sized = size_configuration(flat, (1, 1), (50, 35), 1.0)
-    assert (sized.patch, sized.batch) == ((1, 56, 40), 1618)
+def test_the_hippocampus_vector_of_the_residual_preset_m_agrees(make_fingerprint, make_labels):
+    fingerprint = make_fingerprint([(1, 1, 1)] * 260, [(36, 50, 35)] * 260)
+    plan = make_plan(fingerprint, make_labels(3), load_preset("nnunet_resenc_m"), Machine(device="any"))
+    full, flat = plan.configurations["3d_fullres"], plan.configurations["2d"]
+    assert (full.patch_size, full.batch_size) == ((40, 56, 40), 58)
+    assert (flat.patch_size, flat.batch_size) == ((1, 56, 40), 1618)
 
 
-@pytest.mark.parametrize("index", range(len(json.loads(GOLDEN.read_text()))))
-def test_random_fingerprints_get_the_official_planners_plan(index, make_fingerprint, make_labels):
-    case = json.loads(GOLDEN.read_text())[index]
-    measured, expected = case["fingerprint"], case["plan"]
-    plan = official_plan_of(
-        make_fingerprint,
-        make_labels,
-        measured["spacings"],
-        measured["shapes_after_crop"],
-        measured["classes"],
-        channel=measured["channel"],
-        relative_volume=measured["median_relative_size_after_cropping"],
-    )
-    assert list(plan.axis_order) == expected["transpose_forward"]
-    assert set(plan.configurations) == set(expected["configurations"])
-    for name, official in expected["configurations"].items():
+def values_of(plan, names):
+    """Every number of a Plan that nnU-Net's planner gives as well, by configuration and name, as plain data."""
+    yield "axis order", list(plan.axis_order)
+    yield "configurations", sorted(plan.configurations)
+    for name in names:
         ours = plan.configurations[name]
-        if name == "3d_cascade_fullres":
-            assert ours.previous == official["previous_stage"]
-            continue
-        if len(official["features"]) == 1:
-            # nnU-Net plans a network without a decoder for such thin images, which can't be trained.
-            assert len(ours.network.features) > 1
+        if ours.previous is not None:
+            yield f"{name} previous", ours.previous
             continue
         axes = slice(1, None) if name == "2d" else slice(None)
-        assert list(ours.patch_size[axes]) == official["patch_size"]
-        assert ours.batch_size == official["batch_size"]
-        assert ours.spacing[axes] == pytest.approx(official["spacing"])
-        assert list(ours.median_shape[axes]) == [round(n) for n in official["median_image_size_in_voxels"]]
-        assert ours.batch_dice == official["batch_dice"]
-        assert list(ours.network.features) == official["features"]
-        assert [list(s[axes]) for s in ours.network.strides] == official["strides"]
-        assert [list(k[axes]) for k in ours.network.kernels] == official["kernels"]
-        assert plan.channels[0].normalisation == SCHEMES[official["normalisation"]]
-        assert plan.channels[0].masked == official["masked"]
+        yield f"{name} patch", list(ours.patch_size[axes])
+        yield f"{name} batch", ours.batch_size
+        yield f"{name} spacing", [round(mm, 9) for mm in ours.spacing[axes]]
+        yield f"{name} median shape", list(ours.median_shape[axes])
+        yield f"{name} batch Dice", ours.batch_dice
+        yield f"{name} features", list(ours.network.features)
+        yield f"{name} strides", [list(stride[axes]) for stride in ours.network.strides]
+        yield f"{name} kernels", [list(kernel[axes]) for kernel in ours.network.kernels]
+        yield f"{name} encoder", list(ours.network.encoder_convolutions)
+        yield f"{name} decoder", list(ours.network.decoder_convolutions)
+        yield f"{name} normalisation", [channel.normalisation for channel in plan.channels]
+        yield f"{name} masked", [channel.masked for channel in plan.channels]
+
+
+def official_values_of(official, names):
+    """The same values, in the same order, from nnU-Net's plans file."""
+    yield "axis order", official["transpose_forward"]
+    yield "configurations", sorted(official["configurations"])
+    for name in names:
+        theirs = official["configurations"][name]
+        if "previous_stage" in theirs:
+            yield f"{name} previous", theirs["previous_stage"]
+            continue
+        yield f"{name} patch", theirs["patch_size"]
+        yield f"{name} batch", theirs["batch_size"]
+        yield f"{name} spacing", [round(mm, 9) for mm in theirs["spacing"]]
+        yield f"{name} median shape", [round(n) for n in theirs["median_image_size_in_voxels"]]
+        yield f"{name} batch Dice", theirs["batch_dice"]
+        yield f"{name} features", theirs["features"]
+        yield f"{name} strides", theirs["strides"]
+        yield f"{name} kernels", theirs["kernels"]
+        depth = len(theirs["features"])
+        yield f"{name} encoder", list(theirs["encoder"])[:depth]
+        yield f"{name} decoder", list(theirs["decoder"])[: depth - 1]
+        yield f"{name} normalisation", [SCHEMES[scheme] for scheme in theirs["normalisation"]]
+        yield f"{name} masked", theirs["masked"]
+
+
+def trainable(official):
+    """Without those networks of one stage that nnU-Net plans for tiny images: they can't be trained; ours have two."""
+    return [name for name, theirs in official["configurations"].items() if len(theirs.get("features", "ab")) > 1]
+
+
+def numbers_in(value):
+    return sum(map(numbers_in, value)) if isinstance(value, list) else 1
+
+
+@pytest.mark.parametrize("preset", ["nnunet", "nnunet_resenc_m", "nnunet_resenc_l", "nnunet_resenc_xl"])
+def test_every_number_of_the_official_planners_agrees(preset, make_fingerprint, make_labels):
+    differences, fingerprints, compared, untrainable = [], 0, 0, 0
+    for index, case in enumerate(json.loads(gzip.decompress(GOLDEN.read_bytes()))):
+        measured, official = case["fingerprint"], case["plans"][preset]
+        fingerprint = make_fingerprint(
+            measured["spacings"],
+            measured["shapes_after_crop"],
+            channel=measured["channel"],
+            channels=len(measured["foreground_intensity_properties_per_channel"]),
+            relative_volume=measured["median_relative_size_after_cropping"],
+        )
+        plan = make_plan(fingerprint, make_labels(measured["classes"]), load_preset(preset), Machine(device="any"))
+        names = trainable(official)
+        untrainable += len(official["configurations"]) - len(names)
+        fingerprints += 1
+        for (what, ours), (_, theirs) in zip(values_of(plan, names), official_values_of(official, names), strict=True):
+            compared += numbers_in(theirs)
+            if ours != theirs:
+                differences.append((index, what, ours, theirs))
+    print(f"{preset}: {fingerprints} fingerprints, {compared} values compared, {len(differences)} differences")
+    assert not differences
+    assert fingerprints >= 100
+    assert compared > 10_000
+    assert untrainable <= 10
 
 
 @pytest.mark.real
