@@ -1,10 +1,11 @@
 import pytest
-from tiny import write_tiny_dataset
 
 from medseg.cases.formats import save_dataset
 from medseg.cli import main
 from medseg.paths import Workspace
 from medseg.planning.plan import Plan
+
+from tiny import write_tiny_dataset
 
 
 @pytest.fixture
