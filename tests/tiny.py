@@ -16,6 +16,20 @@ from medseg.training.schedule import Part, Watch, planned_stretch
 TABLE = LabelTable(labels=(Label(name="background", value=0), Label(name="ball", value=1), Label(name="box", value=2)))
 
 
+def table_of(structures: int, **more: object) -> LabelTable:
+    """A table of so many structures with the values 1, 2, ...; ``more`` are its regions and its ignore value."""
+    labels = [{"name": f"structure {value}", "value": value} for value in range(1, structures + 1)]
+    return LabelTable.validated({"labels": labels, **more}, "tests")
+
+
+def nested_regions(structures: int) -> list[dict[str, object]]:
+    """Regions of which each holds the next: all structures, all but the first, ..."""
+    return [
+        {"name": f"region {k}", "labels": [f"structure {v}" for v in range(k, structures + 1)], "written": k}
+        for k in range(1, structures + 1)
+    ]
+
+
 def write_tiny_dataset(folder: Path, count: int = 6) -> Dataset:
     """Write ``count`` cases of 20x24x16 voxels at 1 mm and give their Dataset."""
     cases = []
@@ -89,7 +103,7 @@ def tiny_recipe(iterations: int = 6, every: int = 2, **training: object) -> Reci
         ),
         fold=0,
         channels=1,
-        classes=3,
+        labels=TABLE,
         plan="none",
         preparation={},
         shaping="none",

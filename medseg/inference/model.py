@@ -40,6 +40,8 @@ class WeightsDescription(Record):
     """With whatever the training overrode, such as patch_size."""
     channels: int
     classes: int
+    """Output channels."""
+    activation: Literal["softmax", "sigmoid"] = "softmax"
     mirror_axes: tuple[int, ...] = ()
     preparation: dict[str, Any] | None = None
     """``preparation_of`` the Plan that the training used."""
@@ -121,8 +123,11 @@ class Model:
 
         if found.configuration_name != name:
             raise refuse("the configuration", name, found.configuration_name)
-        if found.classes != len(self.labels):
-            raise refuse("a number of classes of", len(self.labels), found.classes)
+        if found.classes != self.labels.outputs:
+            raise refuse("a number of classes of", self.labels.outputs, found.classes)
+        if found.activation != self.labels.activation:
+            kinds = {"softmax": "single labels", "sigmoid": "regions"}
+            raise refuse("targets that are", kinds[self.labels.activation], kinds[found.activation])
         if found.channels != len(self.plan.channels):
             raise refuse("a number of channels of", len(self.plan.channels), found.channels)
         if found.preparation is not None and found.preparation != preparation_of(self.plan):

@@ -17,9 +17,11 @@ from torch import nn
 
 from medseg.arrays import Image, Labels, label_dtype
 from medseg.cases.case import Case, doubt_sides, read_case_image
+from medseg.cases.labels import LabelTable
 from medseg.errors import DatasetError, SettingsError
 from medseg.images.resample import resampled_shape
 from medseg.images.volume import Volume
+from medseg.inference.decision import decision_of
 from medseg.inference.model import Networks
 from medseg.inference.restore import restore_labels
 from medseg.inference.sliding_window import Combine, predict_rows
@@ -41,7 +43,7 @@ def predict_image(
     networks: Sequence[nn.Module],
     configuration: ConfigurationPlan,
     *,
-    classes: int,
+    labels: LabelTable,
     device: torch.device | str = "cpu",
     mirror_axes: Iterable[int] = (),
     step: float = 0.5,
@@ -52,10 +54,10 @@ def predict_image(
 ) -> Labels:
     """Label indices ``(Z, Y, X)`` on the file's own grid of a prepared image ``(C, Z, Y, X)``.
 
-    The networks are moved to ``device`` and put into eval mode for the time of the prediction. ``classes`` counts the
-    background; ``step`` is the distance of tiles as a share of the patch; ``tile_batch`` is chosen by the memory when
-    left out. Raises MedsegError when a network gives NaN or the memory does not suffice, SettingsError for a step
-    outside of 0 to 1.
+    The networks are moved to ``device`` and put into eval mode for the time of the prediction. ``labels`` are what
+    they were trained on; ``step`` is the distance of tiles as a share of the patch; ``tile_batch`` is chosen by the
+    memory when left out. Raises MedsegError when a network gives NaN or the memory does not suffice, SettingsError for
+    a step outside of 0 to 1.
     """
     if not 0 < step <= 1:
         raise SettingsError(f"step should be above 0 and at most 1 (a share of the patch), but is {step}.")
@@ -63,21 +65,22 @@ def predict_image(
     with _in_eval_mode(networks):
         for network in networks:
             network.to(device)
-        batch = tile_batch or choose_tile_batch(configuration, image.shape[0], classes, device)
+        batch = tile_batch or choose_tile_batch(configuration, image.shape[0], labels.outputs, device)
         rows = predict_rows(
             image,
             networks,
             configuration.patch_size,
-            classes,
+            labels.outputs,
             device=device,
             mirror_axes=[axis for axis in mirror_axes if configuration.patch_size[axis] > 1],
             step=step,
             tile_batch=batch,
             combine=combine,
+            activation=labels.activation,
             case=case,
             progress=progress,
         )
-        return restore_labels(rows, grid, classes)
+        return restore_labels(rows, grid, decision_of(labels, logits=combine != "probabilities"))
 
 
 @contextmanager
@@ -128,7 +131,6 @@ def predict_case(
     """
     image = read_case_image(case, len(model.plan.channels))
     doubts = _require_sides(case, image, model)
-    classes = len(model.labels)
     if announce is not None:
         announce(estimate_memory(image, model, options))
     prepared, grid = prepare_image(image, model.plan, model.configuration)
@@ -137,7 +139,7 @@ def predict_case(
         grid,
         model.networks,
         model.configuration,
-        classes=classes,
+        labels=model.labels,
         device=options.device,
         mirror_axes=model.mirror_axes if options.mirror else (),
         step=options.step,
@@ -153,7 +155,7 @@ def _require_sides(case: Case, image: Volume, model: Networks) -> tuple[str, ...
     """A remark where sides can't be told from the file; an error where the file could have said how it lies."""
     if model.plan.orientation != "canonical":
         return ()
-    doubt = doubt_sides(case, image, model.labels.names)
+    doubt = doubt_sides(case, image, model.labels.target_names)
     if doubt is None:
         return ()
     if doubt.severity == "error":
@@ -207,7 +209,7 @@ def estimate_memory(image: Volume, model: Networks, options: Options) -> Memory:
 
     Classes count with the slab of one patch's depth and with a few rows, never with the volume.
     """
-    configuration, classes, channels = model.configuration, len(model.labels), image.array.shape[0]
+    configuration, classes, channels = model.configuration, model.labels.outputs, image.array.shape[0]
     permutation, _ = network_axes(image, model.plan)
     spacing = permuted_spacing(image, permutation)
     a, b, c = (image.shape[axis] for axis in permutation)
@@ -223,7 +225,7 @@ def estimate_memory(image: Volume, model: Networks, options: Options) -> Memory:
     stored, prepared = 4 * channels * prod(image.shape), 4 * channels * depth * height * width
     # The voxels of the file, of the crop turned and of the crop normalised; one channel resampled axis by axis.
     preparing = 3 * stored + prepared + 8 * max(prod(shape), prod(image.shape))
-    predicting = stored + prepared + 3 * label_dtype(classes - 1)(0).nbytes * prod(image.shape)
+    predicting = stored + prepared + 3 * label_dtype(len(model.labels) - 1)(0).nbytes * prod(image.shape)
     if options.device.type == "cpu":
         return Memory(max(preparing, predicting + network), 0)
     return Memory(max(preparing, predicting), network)

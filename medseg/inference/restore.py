@@ -1,9 +1,10 @@
-"""Rows of class scores on the prepared grid become Labels on the file's own grid.
+"""Rows of scores on the prepared grid become Labels on the file's own grid.
 
-Knows nothing of networks. Exactly what resampling every class to the crop box and taking the largest gives (nnU-Net's
+Knows nothing of networks. Exactly what resampling every score to the crop box and deciding there gives (nnU-Net's
 export: linear, slice by slice where one axis is much coarser), but row by row, so that memory grows with the classes
 times one row. Where all neighbours of a voxel have the same largest class, that class also has the largest
-interpolated score, because the weights are not negative; only the other voxels are interpolated for all classes.
+interpolated score, because the weights are not negative; only the other voxels are interpolated for all classes. The
+same holds for a region that all neighbours have, or all lack; regions are decided one by one.
 Scores in half precision are interpolated in float32 and rounded to half again, as nnU-Net's are.
 """
 
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from medseg.arrays import Labels, label_dtype
 from medseg.images.resample import resize_matrix, separate_axis
+from medseg.inference.decision import Decision, decide
 from medseg.inference.slab import Rows
 from medseg.preprocessing.grid import Grid
 
@@ -26,28 +28,29 @@ _WORTH_GATHERING = 0.25
 """Share of a row's voxels above which the whole row is interpolated: reading scattered voxels costs more each."""
 
 
-def restore_labels(rows: Iterable[Rows], grid: Grid, classes: int) -> Labels:
+def restore_labels(rows: Iterable[Rows], grid: Grid, decision: Decision) -> Labels:
     """Label indices ``(Z, Y, X)`` on the file's own grid and axes; outside the crop box 0.
 
-    ``rows`` hold the scores of the prepared image in ascending order, each row once; the lowest of equal classes wins.
+    ``rows`` hold the scores of the prepared image in ascending order, each row once.
     """
-    result = np.zeros(grid.file_shape, dtype=label_dtype(classes - 1))
+    result = np.zeros(grid.file_shape, dtype=label_dtype(decision.largest_index))
     box = tuple(slice(low, low + size) for low, size in zip(grid.crop_lower, grid.cropped_shape, strict=True))
     cropped = grid.orient(result)[box]  # a view: what is written there lies in the file's axes already
-    finished = _as_they_are(rows) if grid.prepared_shape == grid.cropped_shape else _resampled(rows, grid)
+    as_it_is = grid.prepared_shape == grid.cropped_shape
+    finished = _as_they_are(rows, decision) if as_it_is else _resampled(rows, grid, decision)
     for index, labels in finished:
         cropped[index] = labels
     return result
 
 
-def _as_they_are(rows: Iterable[Rows]) -> Iterator[tuple[int, NDArray[np.integer]]]:
+def _as_they_are(rows: Iterable[Rows], decision: Decision) -> Iterator[tuple[int, NDArray[np.integer]]]:
     for part in rows:
-        labels = largest(part.scores).cpu().numpy()
+        labels = decide(part.scores, decision).cpu().numpy()
         for offset, row in enumerate(labels):
             yield part.start + offset, row
 
 
-def _resampled(rows: Iterable[Rows], grid: Grid) -> Iterator[tuple[int, NDArray[np.integer]]]:
+def _resampled(rows: Iterable[Rows], grid: Grid, decision: Decision) -> Iterator[tuple[int, NDArray[np.integer]]]:
     """The crop's rows in ascending order, each as soon as the prepared rows on both sides of it are there."""
     separate = separate_axis(grid.prepared_spacing, grid.cropped_spacing)
     z, y, x = (
@@ -58,18 +61,18 @@ def _resampled(rows: Iterable[Rows], grid: Grid) -> Iterator[tuple[int, NDArray[
     waiting = 0
     before: _Row | None = None
     for part in rows:
-        plane = plane or _Plane(y, x, part.scores.device)
+        plane = plane or _Plane(y, x, decision, part.scores.device)
         end = part.start + part.scores.shape[1]
         known = {} if before is None else {part.start - 1: before}
         while waiting < len(z.lower) and z.upper[waiting] < end:
             for index in (int(z.lower[waiting]), int(z.upper[waiting])):
                 if index not in known:
-                    known[index] = _Row.of(part.scores[:, index - part.start])
+                    known[index] = _Row.of(part.scores[:, index - part.start], decision)
             lower, upper = known[int(z.lower[waiting])], known[int(z.upper[waiting])]
             yield waiting, plane.labels(lower, upper, *z.weights(waiting)).cpu().numpy()
             waiting += 1
             known = {index: row for index, row in known.items() if index >= z.lower[min(waiting, len(z.lower) - 1)]}
-        before = _Row.of(part.scores[:, -1].clone())  # the part is a view that the next one overwrites
+        before = _Row.of(part.scores[:, -1].clone(), decision)  # the part is a view that the next one overwrites
 
 
 @dataclass(frozen=True)
@@ -99,47 +102,45 @@ def neighbours(n_in: int, n_out: int, order: int) -> Neighbours:
 
 @dataclass(frozen=True)
 class _Row:
-    """One prepared row: its scores ``(K, Y, X)`` and the largest class of each voxel."""
+    """One prepared row: its scores, apart by what is decided on together, and what is decided on its own grid."""
 
-    scores: Tensor
-    labels: Tensor
+    questions: tuple[Tensor, ...]
+    answers: tuple[Tensor, ...]
 
     @classmethod
-    def of(cls, scores: Tensor) -> _Row:
-        return cls(scores, largest(scores))
+    def of(cls, scores: Tensor, decision: Decision) -> _Row:
+        questions = decision.questions(scores)
+        return cls(questions, tuple(decision.answer(question) for question in questions))
 
 
 class _Plane:
     """Interpolation within a row, (Y, X) of the prepared grid to (Y, X) of the crop."""
 
-    def __init__(self, y: Neighbours, x: Neighbours, device: torch.device) -> None:
+    def __init__(self, y: Neighbours, x: Neighbours, decision: Decision, device: torch.device) -> None:
+        self._decision = decision
         self._y0, self._y1, self._wy0, self._wy1 = _tensors(y, device)
         self._x0, self._x1, self._wx0, self._wx1 = _tensors(x, device)
 
     def labels(self, lower: _Row, upper: _Row, lower_weight: float, upper_weight: float) -> Tensor:
-        """The largest class on the plane that lies between two prepared rows."""
-        settled = _settled(lower.labels, upper.labels)
-        result = lower.labels[self._y0][:, self._x0]
+        """Label indices on the plane that lies between two prepared rows."""
+        return self._decision.labels(
+            [self._answer(number, lower, upper, lower_weight, upper_weight) for number in range(len(lower.questions))]
+        )
+
+    def _answer(self, number: int, lower: _Row, upper: _Row, lower_weight: float, upper_weight: float) -> Tensor:
+        """The answer to one question there."""
+        settled = _settled(lower.answers[number], upper.answers[number])
+        result = lower.answers[number][self._y0][:, self._x0]
         open_y, open_x = torch.nonzero(~settled[self._y0][:, self._x0], as_tuple=True)
         if len(open_y) == 0:
             return result
-        scores = lower.scores.float()
+        scores, dtype = lower.questions[number].float(), lower.questions[number].dtype
         if upper is not lower:
-            scores = _mixed(scores, upper.scores.float(), lower_weight, upper_weight)
+            scores = _mixed(scores, upper.questions[number].float(), lower_weight, upper_weight)
         if len(open_y) > _WORTH_GATHERING * result.numel():
-            return self._everywhere(scores, lower.scores.dtype)
-        result[open_y, open_x] = largest(self._at(scores, open_y, open_x).to(lower.scores.dtype))
+            return self._decision.answer(self._one_class(one).to(dtype) for one in scores)
+        result[open_y, open_x] = self._decision.answer(self._at(scores, open_y, open_x).to(dtype))
         return result
-
-    def _everywhere(self, scores: Tensor, dtype: torch.dtype) -> Tensor:
-        """Class by class, so that only the best score so far is kept; compared as ``dtype``."""
-        best = self._one_class(scores[0]).to(dtype)
-        labels = torch.zeros(best.shape, dtype=_dtype(len(scores)), device=best.device)
-        for index in range(1, len(scores)):
-            candidate = self._one_class(scores[index]).to(dtype)
-            labels[candidate > best] = index
-            torch.maximum(best, candidate, out=best)
-        return labels
 
     def _one_class(self, scores: Tensor) -> Tensor:
         along_y = _mixed(scores[self._y0], scores[self._y1], self._wy0[:, None], self._wy1[:, None])
@@ -154,18 +155,8 @@ class _Plane:
         return _mixed(at_left, at_right, self._wx0[x], self._wx1[x])
 
 
-def largest(scores: Tensor) -> Tensor:
-    """The class with the largest score along axis 0, the lowest of equals; uint8, or int32 past 256 classes."""
-    best = scores[0].clone()
-    labels = torch.zeros(best.shape, dtype=_dtype(len(scores)), device=scores.device)
-    for index in range(1, len(scores)):
-        labels[scores[index] > best] = index
-        torch.maximum(best, scores[index], out=best)
-    return labels
-
-
 def _settled(lower: Tensor, upper: Tensor) -> Tensor:
-    """Whether a voxel, its next ones along y and x, and the same ones of the row above all have one largest class."""
+    """Whether a voxel, its next ones along y and x, and the same ones of the row above all have the same answer."""
     same = lower == upper
     for axis in (0, 1):
         size = lower.shape[axis]
@@ -177,10 +168,6 @@ def _settled(lower: Tensor, upper: Tensor) -> Tensor:
 
 def _mixed(first: Tensor, second: Tensor, first_weight: Tensor | float, second_weight: Tensor | float) -> Tensor:
     return first.mul(first_weight).add_(second.mul(second_weight))
-
-
-def _dtype(classes: int) -> torch.dtype:
-    return torch.uint8 if classes <= 256 else torch.int32
 
 
 def _tensors(axis: Neighbours, device: torch.device) -> tuple[Tensor, ...]:

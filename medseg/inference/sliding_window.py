@@ -26,6 +26,9 @@ from medseg.progress import Progress, Silent
 Combine = Literal["probabilities", "logits", "nnunet"]
 """What is averaged; nnunet: logits in half precision and with its weights, to meet nnU-Net's labels to the voxel."""
 
+Activation = Literal["softmax", "sigmoid"]
+"""What makes probabilities of logits: of classes that exclude one another, or of regions."""
+
 
 def mirror_combinations(axes: Iterable[int]) -> list[tuple[int, ...]]:
     """All ``2 ** d`` sets of axes to flip, nothing first."""
@@ -44,19 +47,21 @@ def predict_rows(
     step: float = 0.5,
     tile_batch: int = 1,
     combine: Combine = "probabilities",
+    activation: Activation = "softmax",
     case: str = "",
     progress: Progress | None = None,
 ) -> Iterator[Rows]:
     """Yield the averaged scores of a prepared image ``(C, Z, Y, X)`` in rows along axis 0, in ascending order.
 
     The networks (in eval mode, on ``device``) and the flips over ``mirror_axes`` are averaged with equal weight, as
-    probabilities or as logits; overlapping tiles are averaged with Gaussian weights (``combine="nnunet"``: in half
-    precision, network by network). ``tile_batch`` tiles go through a network at once; it is halved when a GPU's memory
-    does not suffice. ``case`` is the name used in errors. Raises MedsegError when a network gives a value that is not
-    finite, or too large for half precision where that is asked for, or when a single tile does not fit.
+    probabilities (what ``activation`` makes of logits) or as logits; overlapping tiles are averaged with Gaussian
+    weights (``combine="nnunet"``: in half precision, network by network). ``tile_batch`` tiles go through a network at
+    once; it is halved when a GPU's memory does not suffice. ``case`` is the name used in errors. Raises MedsegError
+    when a network gives a value that is not finite, or too large for half precision where that is asked for, or when a
+    single tile does not fit.
     """
     progress = progress or Silent()
-    ensemble = _Ensemble(networks, mirror_combinations(mirror_axes), classes, combine, device, case)
+    ensemble = _Ensemble(networks, mirror_combinations(mirror_axes), classes, combine, activation, device, case)
     axes = tile_grid(image.shape[1:], patch, step)
     z, y, x = (range(len(axis.starts)) for axis in axes)
     tiles = list(product(z, y, x))
@@ -91,6 +96,7 @@ class _Ensemble:
     flips: Sequence[tuple[int, ...]]
     classes: int
     combine: Combine
+    activation: Activation
     device: torch.device
     case: str
 
@@ -111,7 +117,7 @@ class _Ensemble:
                 logits = network(tiles.flip(axes) if axes else tiles)
             scores = logits if self.combine == "nnunet" else logits.float()
             if self.combine == "probabilities":
-                scores = scores.softmax(dim=1)
+                scores = scores.sigmoid() if self.activation == "sigmoid" else scores.softmax(dim=1)
             scores = scores.flip(axes) if axes else scores
             total = scores if total is None else total.add_(scores)
         assert total is not None  # there is a network, and not flipping is one of the flips

@@ -48,7 +48,7 @@ def validate_fold(
             stored.grid,
             [network],
             recipe.configuration,
-            classes=recipe.classes,
+            labels=table,
             device=device,
             mirror_axes=recipe.mirror_axes,
             case=case.name,

@@ -15,6 +15,8 @@ from medseg.networks.build import build_network
 from medseg.planning.plan import ChannelPlan, ConfigurationPlan, Machine, NetworkPlan, Plan, TrainingPlan
 from medseg.preprocessing.prepare import prepare_image
 
+from tiny import nested_regions, table_of
+
 
 def configuration_of(patch=(8, 8, 8), spacing=(2.0, 1.0, 1.0), dimensions=3) -> ConfigurationPlan:
     flat = dimensions == 2
@@ -85,7 +87,7 @@ def test_labels_lie_where_the_structures_lie_in_every_orientation(permutation, s
     configuration = configuration_of(spacing=(1.25, 1.25, 1.25))
     plan = plan_of(configuration, axis_order)
     prepared, grid = prepare_image(Volume(image[None], affine), plan, configuration)
-    found = predict_image(prepared, grid, [Threshold()], configuration, classes=4, mirror_axes=(0, 1, 2))
+    found = predict_image(prepared, grid, [Threshold()], configuration, labels=table_of(3), mirror_axes=(0, 1, 2))
     assert found.shape == image.shape
     for value in range(1, 4):
         there, expected = np.argwhere(found == value), np.argwhere(image == value)
@@ -100,7 +102,7 @@ def test_on_the_files_own_grid_every_voxel_is_right():
     prepared, grid = prepare_image(
         Volume(image[None], np.diag([-1.0, 1, -1, 1])), plan_of(configuration), configuration
     )
-    found = predict_image(prepared, grid, [Threshold()], configuration, classes=4, mirror_axes=(0, 1, 2))
+    found = predict_image(prepared, grid, [Threshold()], configuration, labels=table_of(3), mirror_axes=(0, 1, 2))
     np.testing.assert_array_equal(found, image)
 
 
@@ -112,7 +114,7 @@ def test_a_2d_network_predicts_every_slice_of_a_volume():
     upright = np.array([[0, 0, 1, 0], [0, 1, 0, 0], [5.0, 0, 0, 0], [0, 0, 0, 1]])
     prepared, grid = prepare_image(Volume(image, upright), plan_of(configuration), configuration)
     np.testing.assert_array_equal(prepared, image)  # in 2D the distance of slices is kept
-    found = predict_image(prepared, grid, [network], configuration, classes=3, mirror_axes=(0, 1, 2))
+    found = predict_image(prepared, grid, [network], configuration, labels=table_of(2), mirror_axes=(0, 1, 2))
     flips = ([], [3], [4], [3, 4])
     with torch.inference_mode():
         for z in range(7):
@@ -121,11 +123,31 @@ def test_a_2d_network_predicts_every_slice_of_a_volume():
             np.testing.assert_array_equal(found[z], expected[0, :, 0].argmax(0).numpy())
 
 
+def test_regions_are_averaged_as_probabilities_and_written_in_their_order():
+    configuration = configuration_of(spacing=(1.0, 1.0, 1.0))
+    table = table_of(3, regions=nested_regions(3))
+    networks = []
+    for seed in range(2):
+        torch.manual_seed(seed)
+        networks.append(build_network(configuration.network, 3, 1, 3).eval())
+    image = np.random.default_rng(0).normal(size=(1, 8, 8, 8)).astype(np.float32)
+    prepared, grid = prepare_image(Volume(image, np.eye(4)[[2, 1, 0, 3]]), plan_of(configuration), configuration)
+    found = predict_image(prepared, grid, networks, configuration, labels=table, mirror_axes=(2,))
+    with torch.inference_mode():
+        tile = torch.from_numpy(prepared[None])
+        expected = sum(network(tile).sigmoid() + network(tile.flip([4])).sigmoid().flip([4]) for network in networks)
+    labels = np.zeros((8, 8, 8), np.uint8)
+    for index, probability in enumerate((expected[0] / 4).numpy(), start=1):
+        labels[probability > 0.5] = index
+    assert len(np.unique(labels)) == 4
+    np.testing.assert_array_equal(found, grid.restore_orientation(labels))
+
+
 def test_networks_are_left_in_the_mode_in_which_they_came():
     configuration = configuration_of(spacing=(1.0, 1.0, 1.0))
     prepared, grid = prepare_image(Volume(body()[None], np.eye(4)), plan_of(configuration), configuration)
     network = build_network(configuration.network, 3, 1, 4).train()
-    predict_image(prepared, grid, [network], configuration, classes=4)
+    predict_image(prepared, grid, [network], configuration, labels=table_of(3))
     assert network.training
 
 
@@ -134,7 +156,7 @@ def test_a_step_that_leaves_gaps_is_refused(step):
     configuration = configuration_of(spacing=(1.0, 1.0, 1.0))
     prepared, grid = prepare_image(Volume(body()[None], np.eye(4)), plan_of(configuration), configuration)
     with pytest.raises(SettingsError, match="step should be above 0"):
-        predict_image(prepared, grid, [Threshold()], configuration, classes=4, step=step)
+        predict_image(prepared, grid, [Threshold()], configuration, labels=table_of(3), step=step)
 
 
 def test_a_cpu_takes_one_large_tile_or_a_few_small_ones_at_once():
@@ -152,6 +174,7 @@ sys.path[:0] = sys.argv[2:]
 from test_predict_image import configuration_of
 from medseg.inference.predict import predict_image
 from medseg.preprocessing.grid import Grid
+from tiny import table_of
 
 torch.set_num_threads(1)
 depth, classes = int(sys.argv[1]), 64
@@ -160,7 +183,8 @@ grid = Grid(file_shape=(depth, 80, 80), permutation=(0, 1, 2), flips=(False,) * 
             cropped_shape=(depth, 80, 80), cropped_spacing=(1, .8, .8),
             prepared_shape=shape, prepared_spacing=(1, 1, 1))
 image = np.random.default_rng(0).normal(size=(1, *shape)).astype(np.float32)
-predict_image(image, grid, [nn.Conv3d(1, classes, 1)], configuration_of((8, 64, 64)), classes=classes, tile_batch=1)
+predict_image(image, grid, [nn.Conv3d(1, classes, 1)], configuration_of((8, 64, 64)), labels=table_of(classes - 1),
+              tile_batch=1)
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
 """
 
@@ -170,7 +194,7 @@ def test_memory_does_not_grow_with_the_classes_times_the_volume():
     here = Path(__file__)
 
     def peak(depth: int) -> int:
-        words = [sys.executable, "-c", _PEAK, str(depth), str(here.parent), str(here.parents[2])]
+        words = [sys.executable, "-c", _PEAK, str(depth), str(here.parent), str(here.parents[1]), str(here.parents[2])]
         return int(subprocess.run(words, capture_output=True, text=True, check=True).stdout)
 
     growth, whole = peak(240) - peak(40), 64 * 200 * 64 * 64 * 4

@@ -6,6 +6,7 @@ import torch
 from skimage.transform import resize
 
 from medseg.images.resample import resize_matrix, separate_axis
+from medseg.inference.decision import LargestClass, RegionsFound
 from medseg.inference.restore import neighbours, restore_labels
 from medseg.inference.slab import Rows
 from medseg.preprocessing.grid import Grid
@@ -67,7 +68,9 @@ SHAPES = [
 @pytest.mark.parametrize("kind", [noise, blobs])
 def test_no_voxel_differs_from_resampling_every_class_and_taking_the_largest(prepared, cropped, kind):
     scores, grid = kind(6, *prepared), grid_of(prepared, cropped)
-    np.testing.assert_array_equal(restore_labels(rows_of(scores), grid, 6), everything_then_argmax(scores, grid))
+    np.testing.assert_array_equal(
+        restore_labels(rows_of(scores), grid, LargestClass(6)), everything_then_argmax(scores, grid)
+    )
 
 
 @pytest.mark.parametrize("kind", [noise, blobs])
@@ -79,36 +82,85 @@ def test_no_voxel_differs_where_one_axis_is_much_coarser(kind, axis):
     grid = grid_of(tuple(prepared), tuple(cropped), target=tuple(target))
     assert separate_axis(grid.prepared_spacing, grid.cropped_spacing) == axis
     scores = kind(5, *prepared)
-    np.testing.assert_array_equal(restore_labels(rows_of(scores), grid, 5), everything_then_argmax(scores, grid))
+    np.testing.assert_array_equal(
+        restore_labels(rows_of(scores), grid, LargestClass(5)), everything_then_argmax(scores, grid)
+    )
+
+
+WRITTEN = (1, 3, 2, 5)
+"""In another order than the indices, so that a later region overwrites a larger one."""
+
+
+def everything_then_regions(scores, grid):
+    """Every region resampled to the crop with the same matrices, then those above 1/2 painted in their order."""
+    separate = separate_axis(grid.prepared_spacing, grid.cropped_spacing)
+    z, y, x = (
+        resize_matrix(n, size, 0 if axis == separate else 1)
+        for axis, (n, size) in enumerate(zip(grid.prepared_shape, grid.cropped_shape, strict=True))
+    )
+    resampled = np.einsum("kzyx,az,by,cx->kabc", scores, z, y, x, optimize=True)
+    labels = np.zeros(grid.cropped_shape, np.uint8)
+    for written, region in zip(WRITTEN, resampled, strict=True):
+        labels[region > 0.5] = written
+    return labels
+
+
+@pytest.mark.parametrize(("prepared", "cropped"), [*SHAPES, ((9, 7, 8), (9, 7, 8))])
+@pytest.mark.parametrize("kind", [noise, blobs])
+def test_no_voxel_differs_from_resampling_every_region_and_painting_those_above_one_half(prepared, cropped, kind):
+    scores, grid = kind(4, *prepared), grid_of(prepared, cropped)
+    if kind is blobs:
+        scores = (0.3 + scores).clip(0, 1)
+    expected = everything_then_regions(scores, grid)
+    assert len(np.unique(expected)) > 3
+    np.testing.assert_array_equal(restore_labels(rows_of(scores), grid, RegionsFound(WRITTEN)), expected)
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_regions_are_restored_slice_by_slice_where_one_axis_is_much_coarser(axis):
+    prepared, cropped, target = [12, 14, 10], [17, 23, 15], [1.0, 1.0, 1.0]
+    target[axis], cropped[axis] = 5.0, 8
+    scores, grid = noise(4, *prepared), grid_of(tuple(prepared), tuple(cropped), target=tuple(target))
+    found = restore_labels(rows_of(scores), grid, RegionsFound(WRITTEN))
+    np.testing.assert_array_equal(found, everything_then_regions(scores, grid))
+
+
+def test_logits_of_regions_become_probabilities_in_their_own_precision():
+    scores = torch.tensor([-1.0, 0.0, 1e-4, 0.01, 1.0]).reshape(1, 1, 1, 5)
+    grid = grid_of((1, 1, 5), (1, 1, 5))
+    decision = RegionsFound((1,), logits=True)
+    assert restore_labels([Rows(0, scores)], grid, decision).ravel().tolist() == [0, 0, 1, 1, 1]
+    # In half precision the sigmoid of a small logit is rounded to 1/2, which is not above it.
+    assert restore_labels([Rows(0, scores.half())], grid, decision).ravel().tolist() == [0, 0, 0, 1, 1]
 
 
 def test_almost_every_voxel_is_as_with_skimage():
     scores, grid = blobs(5, 12, 14, 10), grid_of((12, 14, 10), (19, 22, 13))
     options = {"order": 1, "mode": "edge", "anti_aliasing": False}
     expected = np.stack([resize(score, grid.cropped_shape, **options) for score in scores]).argmax(0)
-    assert (restore_labels(rows_of(scores), grid, 5) != expected).mean() < 1e-3
+    assert (restore_labels(rows_of(scores), grid, LargestClass(5)) != expected).mean() < 1e-3
 
 
 def test_without_resampling_the_largest_class_is_taken_as_it_is():
     scores = noise(4, 9, 7, 8)
     grid = grid_of((9, 7, 8), (9, 7, 8))
-    np.testing.assert_array_equal(restore_labels(rows_of(scores), grid, 4), scores.argmax(0))
+    np.testing.assert_array_equal(restore_labels(rows_of(scores), grid, LargestClass(4)), scores.argmax(0))
 
 
 @pytest.mark.parametrize("cropped", [(6, 6, 6), (9, 9, 9)])
 def test_the_lowest_of_equal_classes_wins(cropped):
     scores = np.full((4, 6, 6, 6), 0.25, np.float32)
-    assert not restore_labels(rows_of(scores), grid_of((6, 6, 6), cropped), 4).any()
+    assert not restore_labels(rows_of(scores), grid_of((6, 6, 6), cropped), LargestClass(4)).any()
     scores[0] = 0
-    assert (restore_labels(rows_of(scores), grid_of((6, 6, 6), cropped), 4) == 1).all()
+    assert (restore_labels(rows_of(scores), grid_of((6, 6, 6), cropped), LargestClass(4)) == 1).all()
 
 
 def test_labels_are_uint8_and_past_256_classes_uint16():
     scores = noise(300, 2, 3, 2)
-    found = restore_labels(rows_of(scores), grid_of((2, 3, 2), (4, 3, 3)), 300)
+    found = restore_labels(rows_of(scores), grid_of((2, 3, 2), (4, 3, 3)), LargestClass(300))
     assert found.dtype == np.uint16
     np.testing.assert_array_equal(found, everything_then_argmax(scores, grid_of((2, 3, 2), (4, 3, 3))))
-    assert restore_labels(rows_of(scores[:256]), grid_of((2, 3, 2), (2, 3, 2)), 256).dtype == np.uint8
+    assert restore_labels(rows_of(scores[:256]), grid_of((2, 3, 2), (2, 3, 2)), LargestClass(256)).dtype == np.uint8
 
 
 ORIENTATIONS = [
@@ -141,7 +193,7 @@ def test_labels_come_back_to_the_files_own_axes_and_outside_the_crop(permutation
     )
     cropped = oriented[tuple(slice(a, b) for a, b in zip(lower, upper, strict=True))]
     scores = np.moveaxis(np.eye(5, dtype=np.float32)[cropped], -1, 0)
-    np.testing.assert_array_equal(restore_labels(rows_of(np.ascontiguousarray(scores)), grid, 5), truth)
+    np.testing.assert_array_equal(restore_labels(rows_of(np.ascontiguousarray(scores)), grid, LargestClass(5)), truth)
 
 
 def test_neighbours_are_the_rows_of_the_resize_matrix():
