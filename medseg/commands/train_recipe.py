@@ -80,7 +80,7 @@ def _new_recipe(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) -
             parts=(Part(stretch=planned_stretch(optimizer, steps)),),
             fold=fold,
             channels=len(job.plan.channels),
-            classes=len(job.table),
+            labels=job.table,
             plan=job.plan.content_hash(),
             preparation=preparation_of(job.plan),
             shaping=shaping_hash(job.table, job.plan, job.configuration),

@@ -12,6 +12,7 @@ from pathlib import Path
 import lightning_fabric
 import torch
 
+from medseg.cases.labels import Label, LabelTable
 from medseg.networks.build import build_network
 from medseg.planning.memory import forward_flops
 from medseg.planning.plan import NetworkPlan
@@ -41,7 +42,7 @@ def seconds_per_iteration(
     optimizer = build_optimizer(network.parameters(), recipe.training.optimizer)
     patches = PatchDataset(prepared, recipe.training_cases, recipe, fabric.global_rank, fabric.world_size)
     # Every process stops by its own clock, so the loss must not wait for the others (as batch Dice does).
-    loss = build_loss(recipe.training.loss, False, len(recipe.configuration.network.features))
+    loss = build_loss(recipe.training.loss, False, len(recipe.configuration.network.features), recipe.labels)
     started = time.monotonic()
     times: list[float] = []
 
@@ -87,7 +88,8 @@ def training_flops_per_second(device: str) -> float:
     )
     patch, batch = (32, 32, 32), 2
     network = build_network(plan, 3, 1, 3).to(device).train()
-    loss_function = build_loss("dice_ce", False, 3)
+    table = LabelTable(labels=(Label(name="one", value=1), Label(name="two", value=2)))
+    loss_function = build_loss("dice_ce", False, 3, table)
     images = torch.randn(batch, 1, *patch, device=device)
     labels = torch.randint(0, 3, (batch, *patch), device=device)
     times = []

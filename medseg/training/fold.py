@@ -134,7 +134,8 @@ def new_network(recipe: Recipe) -> nn.Module:
 def new_loss(recipe: Recipe) -> nn.Module:
     """The loss of a Recipe, over all outputs of its network."""
     configuration = recipe.configuration
-    return build_loss(recipe.training.loss, configuration.batch_dice, len(configuration.network.features))
+    depth = len(configuration.network.features)
+    return build_loss(recipe.training.loss, configuration.batch_dice, depth, recipe.labels)
 
 
 def describe_weights(recipe: Recipe, course: Course) -> dict[str, Any]:
@@ -144,6 +145,7 @@ def describe_weights(recipe: Recipe, course: Course) -> dict[str, Any]:
         "configuration": recipe.configuration.model_dump(mode="json", exclude_none=True),
         "channels": recipe.channels,
         "classes": recipe.classes,
+        "activation": recipe.labels.activation,
         "plan_hash": recipe.plan,
         "preparation": recipe.preparation,
         "iterations": course.iteration,

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from medseg.errors import MedsegError
 from medseg.training.augment import augment_batch
+from medseg.training.dice import patch_dice
 from medseg.training.recipe import Recipe
 from medseg.training.schedule import Schedule
 
@@ -72,7 +73,7 @@ def train(
             raise _no_number("gradient", norm, iteration, cases_of)
         optimizer.step()
         finest = logits[0] if isinstance(logits, list | tuple) else logits
-        after_step(Step(iteration + 1, loss.item(), patch_dice(finest.detach(), labels), rate))
+        after_step(Step(iteration + 1, loss.item(), patch_dice(finest.detach(), labels, recipe.labels), rate))
 
 
 def _no_number(what: str, value: Tensor, iteration: int, cases_of: Callable[[int], str]) -> MedsegError:
@@ -80,16 +81,3 @@ def _no_number(what: str, value: Tensor, iteration: int, cases_of: Callable[[int
         f"The {what} became {value.item()} at iteration {iteration} on cases {cases_of(iteration)}. Look at these "
         "cases with 'medseg check', or train with a smaller optimizer.learning_rate."
     )
-
-
-def patch_dice(logits: Tensor, labels: Tensor) -> float | None:
-    """Mean Dice over the structures present in a batch, from logits (B, K, Z, Y, X) and labels (B, Z, Y, X)."""
-    predicted = logits.argmax(1)
-    classes = logits.shape[1]
-    truth = torch.bincount(labels.flatten(), minlength=classes)[1:]
-    found = torch.bincount(predicted.flatten(), minlength=classes)[1:]
-    both = torch.bincount(labels[predicted == labels].flatten(), minlength=classes)[1:]
-    present = truth > 0
-    if not present.any():
-        return None
-    return float((2 * both / (truth + found).clamp(min=1))[present].float().mean())

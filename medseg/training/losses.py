@@ -1,56 +1,82 @@
 """What training minimises: soft Dice and cross-entropy with equal weight, on every output of the network.
 
-Knows nothing of networks or data. Rules: nnU-Net (Isensee et al. 2021); soft Dice after Drozdzal et al. 2016. Always
-computed in float32 (float64 for float64 logits), also under autocast.
+Knows nothing of networks or data. Rules: nnU-Net (Isensee et al. 2021), its regions and its ignore label included.
+Always computed in float32 (float64 for float64 logits), also under autocast.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F  # noqa: N812 (torch's own name for it)
 from torch import Tensor, nn
 
+from medseg.cases.labels import LabelTable
 from medseg.errors import PlanError
-
-_SMOOTH = 1e-5
+from medseg.training.dice import any_of, soft_dice
 
 
 class DiceCrossEntropy(nn.Module):
-    """Mean cross-entropy minus mean soft Dice of the structures; -1 is perfect.
+    """Mean cross-entropy minus mean soft Dice of the structures, for classes that exclude one another; -1 is perfect.
 
-    Dice of a class is (2 I + s) / (P + G + s) with s = 1e-5: I the sum of its probabilities inside the structure, P the
-    sum of its probabilities, G its voxels. The background takes no part. With ``batch_dice`` the sums run over the
-    whole batch (over all ranks: each must then call it) before Dice is taken, otherwise each patch has its own.
+    The background takes no part in Dice (``soft_dice``). Voxels of the ignore index take no part in anything.
     """
 
-    def __init__(self, batch_dice: bool) -> None:
+    def __init__(self, batch_dice: bool, table: LabelTable) -> None:
         super().__init__()
-        self.batch_dice = batch_dice
+        self.batch_dice, self.ignore = batch_dice, table.ignore_index
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Logits (B, K, Z, Y, X), labels (B, Z, Y, X) int64 -> scalar."""
         with torch.autocast(logits.device.type, enabled=False):
-            exact = logits if logits.dtype == torch.float64 else logits.float()
-            log_probabilities = F.log_softmax(exact, 1)
-            cross_entropy = F.nll_loss(log_probabilities, labels)
-            return cross_entropy - self._dice(log_probabilities.exp(), labels)
+            log_probabilities = F.log_softmax(_exact(logits), 1)
+            known = None if self.ignore is None else labels != self.ignore
+            # Class by class: a boolean volume at a time instead of a one-hot float volume of all classes. unbind's
+            # gradient is one stack, where indexing would fill a volume of zeros for each class.
+            structures = enumerate(log_probabilities.exp().unbind(1)[1:], start=1)
+            dice = soft_dice(((p, labels == index) for index, p in structures), known, self.batch_dice)
+            return self._cross_entropy(log_probabilities, labels, known) - dice
 
-    def _dice(self, probabilities: Tensor, labels: Tensor) -> Tensor:
-        overlap, total = [], []
-        # Class by class: a boolean volume at a time instead of a one-hot float volume of all classes. unbind's gradient
-        # is one stack, where indexing would fill a volume of zeros for each class.
-        for index, probability in enumerate(probabilities.unbind(1)[1:], start=1):
-            inside = labels == index
-            overlap.append((probability * inside).flatten(1).sum(1))
-            total.append(probability.flatten(1).sum(1) + inside.flatten(1).sum(1))
-        sums = torch.stack((torch.stack(overlap), torch.stack(total)))  # (2, K - 1, B)
-        if self.batch_dice:
-            sums = _sum_over_ranks(sums.sum(2, keepdim=True))
-        return ((2 * sums[0] + _SMOOTH) / (sums[1] + _SMOOTH)).mean()
+    def _cross_entropy(self, log_probabilities: Tensor, labels: Tensor, known: Tensor | None) -> Tensor:
+        if known is None or self.ignore is None:
+            return F.nll_loss(log_probabilities, labels)
+        total = F.nll_loss(log_probabilities, labels, ignore_index=self.ignore, reduction="sum")
+        return total / known.sum().clamp(min=1)
+
+
+class DiceBinaryCrossEntropy(nn.Module):
+    """Mean binary cross-entropy minus mean soft Dice of the regions, which may overlap; -1 is perfect.
+
+    Every region takes part in Dice (``soft_dice``); voxels of the ignore index take no part in anything. Both means run
+    over regions as well (nnU-Net's cross-entropy is their sum instead as soon as there is an ignore label).
+    """
+
+    def __init__(self, batch_dice: bool, table: LabelTable) -> None:
+        super().__init__()
+        self.batch_dice, self.ignore = batch_dice, table.ignore_index
+        self.regions = [target.indices for target in table.targets]
+
+    def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
+        """Logits (B, R, Z, Y, X), label indices (B, Z, Y, X) int64 -> scalar."""
+        with torch.autocast(logits.device.type, enabled=False):
+            scores = _exact(logits).unbind(1)
+            masks = [any_of(labels, indices) for indices in self.regions]
+            known = None if self.ignore is None else labels != self.ignore
+            weight = None if known is None else known.to(scores[0].dtype)
+            count = labels.numel() if known is None else known.sum().clamp(min=1)
+            total = torch.stack(
+                [
+                    F.binary_cross_entropy_with_logits(score, mask.to(score.dtype), weight, reduction="sum")
+                    for score, mask in zip(scores, masks, strict=True)
+                ]
+            ).sum()
+            found = ((score.sigmoid(), mask) for score, mask in zip(scores, masks, strict=True))
+            return total / (count * len(scores)) - soft_dice(found, known, self.batch_dice)
+
+
+def _exact(logits: Tensor) -> Tensor:
+    return logits if logits.dtype == torch.float64 else logits.float()
 
 
 class DeepSupervision(nn.Module):
@@ -98,43 +124,18 @@ def shrink_labels(labels: Tensor, size: Sequence[int]) -> Tensor:
     return labels
 
 
-class _SumOverRanks(torch.autograd.Function):
-    """All-reduce whose gradient is the all-reduced gradient.
-
-    Each rank computes the same loss of the sum; with the gradients of the ranks averaged afterwards (as data parallel
-    training does) the result is the gradient of that loss for the whole batch.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, sums: Tensor) -> Tensor:  # noqa: ARG004 (torch passes it)
-        sums = sums.clone()
-        dist.all_reduce(sums)
-        return sums
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:  # noqa: ARG004 (torch passes it)
-        gradient = gradients[0].clone()
-        dist.all_reduce(gradient)
-        return gradient
-
-
-def _sum_over_ranks(sums: Tensor) -> Tensor:
-    if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
-        return sums
-    return _SumOverRanks.apply(sums)  # type: ignore[return-value]
-
-
-LOSSES: dict[str, type[DiceCrossEntropy]] = {
-    "dice_ce": DiceCrossEntropy,
+LOSSES: dict[str, dict[str, type[DiceCrossEntropy | DiceBinaryCrossEntropy]]] = {
+    "dice_ce": {"softmax": DiceCrossEntropy, "sigmoid": DiceBinaryCrossEntropy},
 }
+"""By name, and by what makes probabilities of the network's outputs."""
 
 
-def build_loss(name: str, batch_dice: bool, depth: int) -> nn.Module:
+def build_loss(name: str, batch_dice: bool, depth: int, table: LabelTable) -> nn.Module:
     """The named loss, taking the network's outputs (a list, finest first, or one tensor) and labels (B, Z, Y, X) int64.
 
-    ``depth`` is the network's number of stages; with deep supervision it gives one output less. Raises PlanError for an
-    unknown name.
+    ``depth`` is the network's number of stages; with deep supervision it gives one output less. Classes or regions, and
+    what is ignored, follow the table. Raises PlanError for an unknown name.
     """
     if name not in LOSSES:
         raise PlanError(f"There is no loss '{name}'. Choose one of: {', '.join(LOSSES)}.")
-    return DeepSupervision(LOSSES[name](batch_dice), depth)
+    return DeepSupervision(LOSSES[name][table.activation](batch_dice, table), depth)

@@ -34,10 +34,11 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
     """Batches by iteration: images (B, C, *initial) float32, labels (B, *initial) uint8 (int32 past 255 labels).
 
     Cases are drawn uniformly with replacement. The last ``B - round(B (1 - foreground_share))`` patches of the whole
-    batch are centred on a random voxel of a structure, the structure uniform among those in the Case; the others lie
-    anywhere in the Case. A patch stays inside the Case as far as it fits; the margin read for rotation, and a Case
-    smaller than the patch, are filled with 0. Rank r of n takes its slice of the batch. Raises PlanError when there is
-    no Case, or less than one patch for each rank.
+    batch are centred on a random voxel of a target, the target uniform among those in the Case; the others lie anywhere
+    in the Case or, where the labels have an ignore value, around a random annotated voxel. A patch stays inside the
+    Case as far as it fits; the margin read for rotation, and a Case smaller than the patch, are filled with 0, and are
+    background. Rank r of n takes its slice of the batch. Raises PlanError when there is no Case, or less than one patch
+    for each rank.
     """
 
     def __init__(
@@ -94,10 +95,8 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
     def _corner(self, case: PreparedCase, forced: bool, random: np.random.Generator) -> Triple:
         """The lowest voxel (z, y, x) of the patch; a patch larger than the Case is centred on it."""
         present = [places for places in case.locations if len(places)]
-        voxel = None
-        if forced and present:
-            places = present[random.integers(len(present))]
-            voxel = places[random.integers(len(places))]
+        places = present[random.integers(len(present))] if forced and present else case.annotated
+        voxel = places[random.integers(len(places))] if places is not None and len(places) else None
         corner = []
         for axis, (size, patch) in enumerate(zip(case.labels.shape, self.patch, strict=True)):
             room = size - patch

@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from medseg.cases.labels import LabelTable
 from medseg.documents import Document
 from medseg.errors import CheckpointError, MedsegError
 from medseg.planning.plan import ConfigurationName, ConfigurationPlan, OptimizerPlan, TrainingPlan
@@ -40,7 +41,8 @@ class Recipe(Document):
     """How it was begun, and every extension or shortening since."""
     fold: int | str
     channels: int
-    classes: int
+    labels: LabelTable
+    """What is learned: its targets are sampled, trained and scored."""
     plan: str
     """Content hash of the Plan it came from."""
     preparation: dict[str, Any]
@@ -55,6 +57,11 @@ class Recipe(Document):
     """CPU threads; another number adds in another order, so the last bits differ."""
     devices: int = 1
     """Processes that share each batch."""
+
+    @property
+    def classes(self) -> int:
+        """Output channels of the network."""
+        return self.labels.outputs
 
     @property
     def mirror_axes(self) -> tuple[int, ...]:

@@ -15,6 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
+from medseg.cases.labels import LabelTable
+from medseg.inference.decision import decide, decision_of
 from medseg.inference.predict import choose_tile_batch
 from medseg.inference.sliding_window import predict_rows
 from medseg.inference.tiles import tile_grid
@@ -90,39 +92,46 @@ class Watcher:
         return Check(iteration=iteration, structures=means)
 
     def _dice_of(self, name: str) -> list[float | None]:
-        case, configuration, classes = (
+        case, configuration, table = (
             open_prepared(self._prepared, name),
             self._recipe.configuration,
-            self._recipe.classes,
+            self._recipe.labels,
         )
-        device = self._fabric.device
-        counts = np.zeros((classes, classes), np.int64)
+        device, decision = self._fabric.device, decision_of(table)
+        values = len(table.known_values)
+        counts = np.zeros((values, values), np.int64)
         for rows in predict_rows(
             case.image,
             [self._network],
             configuration.patch_size,
-            classes,
+            table.outputs,
             device=device,
             step=_STEP,
-            tile_batch=choose_tile_batch(configuration, case.image.shape[0], classes, device),
+            tile_batch=choose_tile_batch(configuration, case.image.shape[0], table.outputs, device),
+            activation=table.activation,
             case=name,
         ):
-            predicted = rows.scores.argmax(0).cpu().numpy()
+            predicted = decide(rows.scores, decision).cpu().numpy()
             truth = case.labels[rows.start : rows.start + len(predicted)]
-            counts += _joint_counts(truth, predicted, classes)
-        return structure_dice(counts)
+            counts += _joint_counts(truth, predicted, values)
+        return target_dice(counts, table)
 
 
-def structure_dice(counts: NDArray[np.int64]) -> list[float | None]:
-    """Dice of each structure from voxel counts (truth, predicted) of every pair of labels; None where it is absent.
+def target_dice(counts: NDArray[np.int64], table: LabelTable) -> list[float | None]:
+    """Dice of each target from voxel counts (truth, predicted) of every pair of label indices; None where it is absent.
 
-    A structure that the truth lacks has no Dice here, unlike in the final scores: a single stray voxel would make it
-    jump between nothing and 0.
+    A target that the truth lacks has no Dice here, unlike in the final scores: a single stray voxel would make it jump
+    between nothing and 0. Voxels that nobody annotated do not count.
     """
-    both, truth, predicted = np.diag(counts)[1:], counts.sum(1)[1:], counts.sum(0)[1:]
-    return [float(2 * b / (t + p)) if t else None for b, t, p in zip(both, truth, predicted, strict=True)]
+    annotated = counts[: len(table)]
+    found: list[float | None] = []
+    for target in table.targets:
+        indices = list(target.indices)
+        both, truth = annotated[np.ix_(indices, indices)].sum(), annotated[indices].sum()
+        found.append(float(2 * both / (truth + annotated[:, indices].sum())) if truth else None)
+    return found
 
 
-def _joint_counts(truth: NDArray[np.integer], predicted: NDArray[np.int64], classes: int) -> NDArray[np.int64]:
+def _joint_counts(truth: NDArray[np.integer], predicted: NDArray[np.integer], classes: int) -> NDArray[np.int64]:
     pairs = truth.astype(np.int64) * classes + predicted
     return np.bincount(pairs.ravel(), minlength=classes**2).reshape(classes, classes)

@@ -9,8 +9,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from medseg.documents import dump_yaml
 from medseg.errors import PlanError
+from medseg.training.dice import any_of, patch_dice
 from medseg.training.losses import LOSSES, DiceCrossEntropy, build_loss, shrink_labels, supervision_weights
+
+from tiny import nested_regions, table_of
 
 
 def some_batch(batch=2, classes=4, size=(3, 4, 5), dtype=torch.float32, seed=0):
@@ -19,90 +23,157 @@ def some_batch(batch=2, classes=4, size=(3, 4, 5), dtype=torch.float32, seed=0):
     return logits, torch.randint(0, classes, (batch, *size), generator=generator)
 
 
-def by_hand(logits, labels, batch_dice):
+def by_hand(logits, labels, batch_dice, table):
     """The definition, voxel by voxel in Python."""
-    batch, classes = logits.shape[:2]
-    p = np.exp(logits.numpy().astype(np.float64))
-    p /= p.sum(1, keepdims=True)
-    flat, truth = p.reshape(batch, classes, -1), labels.numpy().reshape(batch, -1)
-    cross = [-math.log(flat[b, truth[b, v], v]) for b in range(batch) for v in range(truth.shape[1])]
+    batch, ignore = len(logits), table.ignore_index
+    z = logits.numpy().astype(np.float64).reshape(batch, logits.shape[1], -1)
+    truth = labels.numpy().reshape(batch, -1)
+    voxels = [(b, v) for b in range(batch) for v in range(truth.shape[1]) if truth[b, v] != ignore]
+    if table.activation == "softmax":
+        p = np.exp(z) / np.exp(z).sum(1, keepdims=True)
+        cross = [-math.log(p[b, truth[b, v], v]) for b, v in voxels]
+        p = p[:, 1:]
+    else:
+        p = 1 / (1 + np.exp(-z))
+        inside = [[truth[b, v] in target.indices for target in table.targets] for b, v in voxels]
+        cross = [
+            -math.log(p[b, k, v] if here else 1 - p[b, k, v])
+            for (b, v), answers in zip(voxels, inside, strict=True)
+            for k, here in enumerate(answers)
+        ]
     groups = [list(range(batch))] if batch_dice else [[b] for b in range(batch)]
     scores = []
     for group in groups:
-        for k in range(1, classes):
-            both = sum(flat[b, k, v] for b in group for v in range(truth.shape[1]) if truth[b, v] == k)
-            total = sum(flat[b, k].sum() + (truth[b] == k).sum() for b in group)
+        chosen = [(b, v) for b, v in voxels if b in group]
+        for k, target in enumerate(table.targets):
+            both = sum(p[b, k, v] for b, v in chosen if truth[b, v] in target.indices)
+            total = sum(p[b, k, v] + (truth[b, v] in target.indices) for b, v in chosen)
             scores.append((2 * both + 1e-5) / (total + 1e-5))
     return sum(cross) / len(cross) - sum(scores) / len(scores)
 
 
+STRUCTURES = table_of(3)
+REGIONS = table_of(3, regions=nested_regions(3)[:2])
+TABLES = {
+    "structures": STRUCTURES,
+    "structures, ignoring": table_of(3, ignore=9),
+    "regions": REGIONS,
+    "regions, ignoring": table_of(3, ignore=9, regions=nested_regions(3)[:2]),
+}
+
+
+def batch_for(table, *args, **more):
+    """Logits for the table's outputs, and labels of every value that it knows."""
+    logits, labels = some_batch(*args, classes=len(table.known_values), **more)
+    return logits[:, : table.outputs].clone(), labels
+
+
 @pytest.mark.parametrize("name", list(LOSSES))
 @pytest.mark.parametrize("batch_dice", [False, True])
+@pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
 class TestEveryLoss:
-    def test_falls_when_the_right_class_grows(self, name, batch_dice):
-        logits, labels = some_batch()
-        loss = build_loss(name, batch_dice, 3)
-        better = logits + F.one_hot(labels, 4).movedim(-1, 1)
-        assert loss(better, labels) < loss(logits, labels)
+    def test_falls_when_the_right_target_grows(self, name, batch_dice, table):
+        logits, labels = batch_for(table)
+        loss = build_loss(name, batch_dice, 3, table)
+        if table.activation == "softmax":
+            right = F.one_hot(labels, 5)[..., :4].movedim(-1, 1)
+        else:
+            right = torch.stack([2 * any_of(labels, target.indices).long() - 1 for target in table.targets], 1)
+        assert loss(logits + right, labels) < loss(logits, labels)
 
-    def test_has_the_gradient_of_finite_differences(self, name, batch_dice):
-        logits, labels = some_batch(2, 3, (1, 2, 3), torch.float64)
-        loss = build_loss(name, batch_dice, 3)
+    def test_has_the_gradient_of_finite_differences(self, name, batch_dice, table):
+        logits, labels = batch_for(table, 2, size=(1, 2, 3), dtype=torch.float64)
+        loss = build_loss(name, batch_dice, 3, table)
         assert torch.autograd.gradcheck(lambda x: loss(x, labels), logits.requires_grad_())
 
-    def test_stays_finite_when_no_structure_is_there(self, name, batch_dice):
-        logits, labels = some_batch()
+    def test_stays_finite_when_no_structure_is_there(self, name, batch_dice, table):
+        logits, labels = batch_for(table)
         logits.requires_grad_()
-        loss = build_loss(name, batch_dice, 3)(logits, torch.zeros_like(labels))
+        loss = build_loss(name, batch_dice, 3, table)(logits, torch.zeros_like(labels))
         loss.backward()
         assert torch.isfinite(loss)
         assert torch.isfinite(logits.grad).all()
 
-    def test_stays_finite_for_extreme_logits(self, name, batch_dice):
-        logits, labels = some_batch()
+    def test_stays_finite_for_extreme_logits(self, name, batch_dice, table):
+        logits, labels = batch_for(table)
         logits = (1e4 * logits).requires_grad_()
-        build_loss(name, batch_dice, 3)(logits, labels).backward()
+        build_loss(name, batch_dice, 3, table)(logits, labels).backward()
         assert torch.isfinite(logits.grad).all()
 
-    def test_is_computed_in_float32_under_autocast(self, name, batch_dice):
-        logits, labels = some_batch()
+    def test_is_computed_in_float32_under_autocast(self, name, batch_dice, table):
+        logits, labels = batch_for(table)
         low = logits.bfloat16()
-        loss = build_loss(name, batch_dice, 3)
+        loss = build_loss(name, batch_dice, 3, table)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             value = loss(low, labels)
         assert value.dtype == torch.float32
         assert value == loss(low.float(), labels)
 
-    def test_reaches_all_outputs_of_deep_supervision(self, name, batch_dice):
-        _, labels = some_batch(size=(4, 8, 8))
-        outputs = [torch.randn(2, 4, *size, requires_grad=True) for size in ((4, 8, 8), (2, 4, 4), (1, 2, 2))]
-        build_loss(name, batch_dice, 4)(outputs, labels).backward()
+    def test_reaches_all_outputs_of_deep_supervision(self, name, batch_dice, table):
+        _, labels = batch_for(table, size=(4, 8, 8))
+        sizes = ((4, 8, 8), (2, 4, 4), (1, 2, 2))
+        outputs = [torch.randn(2, table.outputs, *size, requires_grad=True) for size in sizes]
+        build_loss(name, batch_dice, 4, table)(outputs, labels).backward()
         assert outputs[0].grad.any() and outputs[1].grad.any()
         # The coarsest has no weight but stays in the graph: several processes wait for its gradient.
         assert outputs[2].grad is not None and not outputs[2].grad.any()
 
-    def test_refuses_another_number_of_outputs_than_it_was_built_for(self, name, batch_dice):
-        logits, labels = some_batch()
+    def test_refuses_another_number_of_outputs_than_it_was_built_for(self, name, batch_dice, table):
+        logits, labels = batch_for(table)
         with pytest.raises(ValueError, match="2 outputs but the network gave 1"):
-            build_loss(name, batch_dice, 3)([logits], labels)
+            build_loss(name, batch_dice, 3, table)([logits], labels)
+
+    def test_does_not_look_at_voxels_that_nobody_annotated(self, name, batch_dice, table):
+        logits, labels = batch_for(table)
+        loss = build_loss(name, batch_dice, 3, table)
+        unknown = labels == 4
+        changed = torch.where(unknown[:, None], -7 * logits + 3, logits).requires_grad_()
+        value = loss(changed, labels)
+        value.backward()
+        assert unknown.any() == (table.ignore is not None)
+        assert value.item() == pytest.approx(loss(logits, labels).item(), rel=1e-6)
+        assert not changed.grad[unknown[:, None].expand_as(logits)].any()
+
+    def test_of_labels_without_the_ignore_value_is_as_if_there_were_none(self, name, batch_dice, table):
+        logits, labels = batch_for(table)
+        labels = labels.clamp(max=3)
+        plain = table.model_copy(update={"ignore": None})
+        expected = build_loss(name, batch_dice, 3, plain)(logits, labels).item()
+        assert build_loss(name, batch_dice, 3, table)(logits, labels).item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("batch_dice", [False, True])
-def test_the_value_is_the_definition(batch_dice):
-    logits, labels = some_batch()
-    assert DiceCrossEntropy(batch_dice)(logits, labels).item() == pytest.approx(by_hand(logits, labels, batch_dice))
+@pytest.mark.parametrize("table", TABLES.values(), ids=list(TABLES))
+def test_the_value_is_the_definition(batch_dice, table):
+    logits, labels = batch_for(table)
+    loss = LOSSES["dice_ce"][table.activation](batch_dice, table)
+    assert loss(logits, labels).item() == pytest.approx(by_hand(logits, labels, batch_dice, table), rel=1e-5)
+
+
+@pytest.mark.parametrize("batch_dice", [False, True])
+@pytest.mark.parametrize("name", ["structures, ignoring", "regions, ignoring"])
+def test_of_a_batch_that_nobody_annotated_nothing_is_learned(name, batch_dice):
+    table = TABLES[name]
+    logits, labels = batch_for(table)
+    logits.requires_grad_()
+    loss = build_loss("dice_ce", batch_dice, 3, table)(logits, torch.full_like(labels, 4))
+    loss.backward()
+    assert loss.item() == -1
+    assert not logits.grad.any()
 
 
 def test_a_class_that_is_absent_counts_by_its_probabilities_alone():
     logits, labels = some_batch()
     labels[labels == 2] = 0
-    assert DiceCrossEntropy(False)(logits, labels).item() == pytest.approx(by_hand(logits, labels, False))
+    assert DiceCrossEntropy(False, STRUCTURES)(logits, labels).item() == pytest.approx(
+        by_hand(logits, labels, False, STRUCTURES)
+    )
 
 
 def test_a_perfect_prediction_reaches_minus_one():
     _, labels = some_batch()
     logits = 100.0 * F.one_hot(labels, 4).movedim(-1, 1)
-    assert DiceCrossEntropy(False)(logits, labels).item() == pytest.approx(-1)
+    assert DiceCrossEntropy(False, STRUCTURES)(logits, labels).item() == pytest.approx(-1)
 
 
 # monai 1.6 imports parts of numpy and torch that warn; nothing of it is used outside this test.
@@ -123,7 +194,7 @@ def test_the_value_is_monais(batch_dice):
     )
     # MONAI's Dice loss is one minus Dice.
     expected = monai(logits, labels[:, None]).item() - 1
-    assert DiceCrossEntropy(batch_dice)(logits, labels).item() == pytest.approx(expected, abs=1e-6)
+    assert DiceCrossEntropy(batch_dice, STRUCTURES)(logits, labels).item() == pytest.approx(expected, abs=1e-6)
 
 
 def test_supervision_weights_halve_and_the_coarsest_is_zero():
@@ -134,12 +205,14 @@ def test_supervision_weights_halve_and_the_coarsest_is_zero():
 def test_deep_supervision_is_the_weighted_sum_over_shrunken_labels():
     _, labels = some_batch(size=(4, 8, 8))
     outputs = [torch.randn(2, 4, *size) for size in ((4, 8, 8), (4, 4, 4), (2, 2, 2), (1, 1, 1))]
-    single = DiceCrossEntropy(False)
+    single = DiceCrossEntropy(False, STRUCTURES)
     expected = sum(
         weight * single(one, F.interpolate(labels[:, None].float(), one.shape[2:], mode="nearest-exact")[:, 0].long())
         for one, weight in zip(outputs, (4 / 7, 2 / 7, 1 / 7, 0), strict=True)
     )
-    assert build_loss("dice_ce", False, 5)(outputs, labels).item() == pytest.approx(expected.item(), rel=1e-6)
+    assert build_loss("dice_ce", False, 5, STRUCTURES)(outputs, labels).item() == pytest.approx(
+        expected.item(), rel=1e-6
+    )
 
 
 @pytest.mark.parametrize("size", [(2, 3, 5), (1, 1, 1), (5, 7, 3), (6, 9, 11)])
@@ -149,13 +222,26 @@ def test_labels_shrink_as_torchs_nearest_exact(size):
     assert torch.equal(shrink_labels(labels, size), expected)
 
 
+def test_the_dice_of_patches_is_that_of_the_targets_that_are_there():
+    labels = torch.tensor([0, 0, 1, 2, 3, 4]).reshape(1, 1, 1, 6)
+    classes = torch.tensor([1, 0, 1, 1, 3, 3]).reshape(1, 1, 1, 6)
+    logits = F.one_hot(classes, 4).movedim(-1, 1).float()
+    sparse = TABLES["structures, ignoring"]
+    assert patch_dice(logits, labels, sparse) == pytest.approx((2 / 4 + 0 + 1) / 3)
+    assert patch_dice(logits, torch.full_like(labels, 4), sparse) is None
+    assert patch_dice(logits, labels.clamp(max=1), STRUCTURES) == pytest.approx(2 * 2 / (4 + 3))
+    found = torch.tensor([[1, -1, 1, 1, 1, 1], [-1, -1, -1, 1, 1, 1]]).reshape(1, 2, 1, 1, 6)
+    assert patch_dice(found, labels, TABLES["regions, ignoring"]) == pytest.approx((2 * 3 / (3 + 4) + 1) / 2)
+
+
 def test_an_unknown_loss_is_refused_with_the_known_names():
     with pytest.raises(PlanError, match=r"no loss 'focal'.*dice_ce"):
-        build_loss("focal", False, 3)
+        build_loss("focal", False, 3, STRUCTURES)
 
 
 _ONE_OF_TWO_PROCESSES = """
 import sys, torch
+from medseg.cases.labels import LabelTable
 from medseg.training.losses import build_loss
 rank, folder = int(sys.argv[1]), sys.argv[2]
 torch.set_num_threads(1)
@@ -163,7 +249,8 @@ torch.distributed.init_process_group("gloo", f"file://{folder}/meeting", rank=ra
 batch = torch.load(f"{folder}/batch.pt")
 half = slice(2 * rank, 2 * rank + 2)
 logits = batch["logits"][half].requires_grad_()
-loss = build_loss("dice_ce", True, 3)(logits, batch["labels"][half])
+table = LabelTable.from_text(batch["table"], "table")
+loss = build_loss("dice_ce", True, 3, table)(logits, batch["labels"][half])
 loss.backward()
 torch.save({"gradient": logits.grad, "loss": loss.detach()}, f"{folder}/{rank}.pt")
 torch.distributed.destroy_process_group()
@@ -171,15 +258,17 @@ torch.distributed.destroy_process_group()
 
 
 @pytest.mark.slow
-def test_two_processes_find_the_batch_dice_gradient_of_the_whole_batch(tmp_path):
-    logits, labels = some_batch(4, dtype=torch.float64)
-    torch.save({"logits": logits, "labels": labels}, tmp_path / "batch.pt")
+@pytest.mark.parametrize("name", ["structures", "regions"])
+def test_two_processes_find_the_batch_dice_gradient_of_the_whole_batch(tmp_path, name):
+    logits, labels = batch_for(TABLES[name], 4, dtype=torch.float64)
+    table = dump_yaml(TABLES[name].content())
+    torch.save({"logits": logits, "labels": labels, "table": table}, tmp_path / "batch.pt")
     ranks = [
         subprocess.Popen([sys.executable, "-c", _ONE_OF_TWO_PROCESSES, str(rank), str(tmp_path)]) for rank in range(2)
     ]
     assert [process.wait(60) for process in ranks] == [0, 0]
     logits.requires_grad_()
-    loss = build_loss("dice_ce", True, 3)(logits, labels)
+    loss = build_loss("dice_ce", True, 3, TABLES[name])(logits, labels)
     loss.backward()
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     # Data parallel training averages the gradients, and so is the loss shown.

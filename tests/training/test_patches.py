@@ -55,7 +55,7 @@ def a_recipe(cases=("a", "b"), augmentation=STILL, seed=1, foreground_share=0.33
         parts=(Part(stretch=Stretch(start=0, end=10, rate=1e-3)),),
         fold=0,
         channels=1,
-        classes=4,
+        labels=TABLE,
         plan="0",
         preparation={},
         shaping="none",
@@ -105,6 +105,21 @@ def prepared(tmp_path):
 def corners_of(images, shape):
     """The voxel (z, y, x) with which each patch starts, from the image's numbers."""
     return [np.unravel_index(int(image[0, 0, 0, 0]) - 1, shape) for image in images]
+
+
+def test_other_patches_than_the_forced_ones_lie_around_annotated_voxels(prepared):
+    place = prepared / "a"
+    record = PreparedRecord.load(place / "case.json")
+    record.model_copy(update={"ignores": True}).save(place / "case.json")
+    labels = np.full((20, 24, 16), 4, np.uint8)
+    labels[5:7, 6, 7], labels[14, 15, 8] = 0, 1
+    np.save(place / "labels.npy", labels)
+    np.save(place / "locations.npy", sample_locations(labels, TABLE.model_copy(update={"ignore": 9}), "a"))
+    dataset = PatchDataset(prepared, ("a",), a_recipe(("a",), foreground_share=0.0))
+    corners = {tuple(map(int, c)) for i in range(30) for c in corners_of(dataset[i][0], (20, 24, 16))}
+    assert corners == {(1, 2, 3), (2, 2, 3), (10, 11, 4)}
+    forced = PatchDataset(prepared, ("a",), a_recipe(("a",), foreground_share=1.0))
+    assert {tuple(map(int, c)) for i in range(9) for c in corners_of(forced[i][0], (20, 24, 16))} == {(10, 11, 4)}
 
 
 def test_the_hippocampus_plan_reads_nnunets_initial_patch():

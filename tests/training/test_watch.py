@@ -7,12 +7,14 @@ import pytest
 import torch
 from lightning_fabric import Fabric
 
+from medseg.cases.labels import LabelTable
+from medseg.cases.regions import Region
 from medseg.evaluation.metrics import score_case
 from medseg.inference.predict import predict_image
 from medseg.preprocessing.store import open_prepared, prepare_cases
 from medseg.training.fold import new_network
 from medseg.training.schedule import Watch
-from medseg.training.watch import Watcher, settle_watch, share_of_time, structure_dice
+from medseg.training.watch import Watcher, settle_watch, share_of_time, target_dice
 
 from tiny import TABLE, tiny_plan, tiny_recipe, write_tiny_dataset
 
@@ -63,7 +65,7 @@ def test_a_check_scores_whole_cases_as_the_final_scores_do(prepared: Path) -> No
     expected = []
     for name in HELD_OUT[:3]:
         case = open_prepared(prepared, name)
-        found = predict_image(case.image, case.grid, [network], CONFIGURATION, classes=3, step=1.0)
+        found = predict_image(case.image, case.grid, [network], CONFIGURATION, labels=TABLE, step=1.0)
         scores = score_case(found, np.asarray(case.labels), (1.0, 1.0, 1.0), TABLE.names)
         expected.append([structure.dice for structure in scores.structures])
     assert check.iteration == 7
@@ -73,4 +75,11 @@ def test_a_check_scores_whole_cases_as_the_final_scores_do(prepared: Path) -> No
 
 def test_a_structure_that_the_truth_lacks_has_no_dice() -> None:
     counts = np.array([[90, 3, 1], [2, 4, 0], [0, 0, 0]])
-    assert structure_dice(counts) == [8 / 13, None]
+    assert target_dice(counts, TABLE) == [8 / 13, None]
+
+
+def test_regions_are_scored_from_the_same_counts_and_what_nobody_annotated_is_left_out() -> None:
+    counts = np.array([[90, 3, 1, 0], [2, 4, 5, 0], [6, 7, 8, 0], [50, 60, 70, 0]])
+    whole, box = Region(name="both", labels=("ball", "box"), written=1), Region(name="b", labels=("box",), written=2)
+    table = LabelTable(labels=TABLE.labels, regions=(whole, box), ignore=7)
+    assert target_dice(counts, table) == [2 * 24 / (32 + 28), 2 * 8 / (21 + 14)]
