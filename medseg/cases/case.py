@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
@@ -26,6 +27,15 @@ class Case:
     images: tuple[Path, ...]
     labels: Path | None = None
     patient: str | None = None
+    stratum: str | None = None
+    """Of what every fold should have its share, such as the scanner or the hospital."""
+    split: Literal["training", "test"] = "training"
+    """test: kept for ``medseg test``, and never trained on."""
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """Every file of the Case: images in channel order, then labels."""
+        return (*self.images, *([self.labels] if self.labels else []))
 
     @property
     def group(self) -> str:

@@ -19,6 +19,7 @@ from medseg.cases.case import Case, doubt_sides
 from medseg.cases.content import content_key, unordered_key
 from medseg.cases.dataset import Dataset
 from medseg.cases.formats import find_dataset
+from medseg.cases.likeness import find_alike, thumbnail_of
 from medseg.documents import Document
 from medseg.errors import Complaint, DatasetError, GeometryError, ImageFileError, MedsegError
 from medseg.images.formats import read_image, read_labels
@@ -41,6 +42,8 @@ class CheckReport(Document):
     """With labels."""
     unlabelled: int
     """Without."""
+    test: int = 0
+    """Of the test set."""
     complaints: tuple[Complaint, ...]
     """Errors first."""
 
@@ -63,6 +66,7 @@ class _Examined:
     """In canonical axis order."""
     content: str = ""
     unordered: str = ""
+    thumbnail: str = ""
     values: frozenset[int] | None = None
 
 
@@ -83,23 +87,25 @@ def report_on(path: Path, progress: Progress | None = None, workers: int = 0) ->
         found = error.complaints or (Complaint("", "no-dataset", str(error), "", str(path)),)
         return CheckReport(dataset="", cases=0, unlabelled=0, complaints=found)
     dataset = draft.as_found()
-    progress.start("Checking", len(dataset.cases) + len(dataset.unlabelled))
+    every = (*dataset.cases, *dataset.test, *dataset.unlabelled)
+    progress.start("Checking", len(every))
 
     def examine(case: Case) -> _Examined:
         examined = _examine(case, dataset)
         progress.advance()
         return examined
 
-    examined = _each(examine, (*dataset.cases, *dataset.unlabelled), workers)
+    examined = _each(examine, every, workers)
     progress.finish()
     complaints = [*draft.complaints, *draft.remarks, *(x for one in examined for x in one.complaints)]
-    complaints += [*_twins(examined), *_absent_labels(examined, dataset), *_outliers(examined)]
+    complaints += [*_twins(examined), *_resaved(examined), *_absent_labels(examined, dataset), *_outliers(examined)]
     complaints += _regionless_labels(dataset)
     distinct = {(x.case, x.code, x.file): x for x in complaints}.values()
     return CheckReport(
         dataset=dataset.name,
         cases=len(dataset.cases),
         unlabelled=len(dataset.unlabelled),
+        test=len(dataset.test),
         complaints=tuple(sorted(distinct, key=lambda x: (x.severity, x.code, x.case, x.file))),
     )
 
@@ -141,6 +147,7 @@ def _examine(case: Case, dataset: Dataset) -> _Examined:
         _canonical_spacing(image),
         "" if flat else content_key(arrays),
         "" if flat else unordered_key(arrays),
+        "" if flat else thumbnail_of(image.array),
         values,
     )
 
@@ -233,17 +240,27 @@ def _twins(examined: list[_Examined]) -> Iterator[Complaint]:
         if one.unordered:
             groups.setdefault(one.unordered, []).append(one)
     for twins in (group for group in groups.values() if len(group) > 1):
-        names = ", ".join(f"'{one.case.name}'" for one in twins)
         same = "the same voxels" if len({one.content for one in twins}) == 1 else "the same voxels, mirrored or turned,"
-        together = len({one.case.group for one in twins}) == 1
-        yield _about(
-            twins[0].case,
-            "duplicate-voxels",
-            f"The cases {names} hold {same} in their images{'' if together else ' but may fall into different folds'}.",
-            "Leave all but one out." if together else "Leave all but one out, or give them the same patient.",
-            "warning",
-            twins[0].case.images[0],
-        )
+        yield _leak(twins, "duplicate-voxels", f"hold {same} in their images")
+
+
+def _resaved(examined: list[_Examined]) -> Iterator[Complaint]:
+    """Pairs of Cases that look alike though their voxels differ: rescaled, resampled, or saved with losses."""
+    for first, second in find_alike([one.thumbnail for one in examined]):
+        pair = [examined[first], examined[second]]
+        if pair[0].unordered != pair[1].unordered:
+            yield _leak(pair, f"same-examination-{pair[1].case.name}", "look like the same examination, saved anew")
+
+
+def _leak(twins: list[_Examined], code: str, what: str) -> Complaint:
+    """An error where a copy is in the test set, else a warning: 'medseg plan' keeps copies in one fold."""
+    names = ", ".join(f"'{one.case.name}'" for one in twins)
+    if len({one.case.split for one in twins}) > 1:
+        sentence, severity = f"The cases {names} {what}, and one of them is in the test set.", "error"
+    else:
+        sentence, severity = f"The cases {names} {what}.", "warning"
+    remedy = "Leave all but one out, or give them the same patient; until then they are kept in one fold."
+    return _about(twins[0].case, code, sentence, remedy, severity, twins[0].case.images[0])
 
 
 def _absent_labels(examined: list[_Examined], dataset: Dataset) -> Iterator[Complaint]:

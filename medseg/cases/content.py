@@ -11,7 +11,22 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+from medseg.images.volume import Volume
+
 _ODD = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xC2B2AE3D27D4EB4F))
+
+
+_AFFINE_DECIMALS = 3
+"""The hash sees affines in micrometres: headers of other formats differ by float32 roundings."""
+
+
+def voxel_hash(image: Volume, labels: Volume) -> str:
+    """SHA-256 of the voxels of an image and its labels and of where they lie; equal in every file format."""
+    digest = hashlib.sha256()
+    digest.update(repr((image.array.shape, (image.affine.round(_AFFINE_DECIMALS) + 0.0).tolist())).encode())
+    digest.update(np.ascontiguousarray(image.array, dtype="<f4").data)
+    digest.update(np.ascontiguousarray(labels.array, dtype="<u4").data)
+    return digest.hexdigest()
 
 
 def content_key(arrays: Sequence[NDArray[np.float32]]) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from medseg.cases.case import Case
@@ -30,6 +30,7 @@ class Draft:
     labels: LabelTable | None = None
     cases: dict[str, Case] = field(default_factory=dict)
     unlabelled: dict[str, Case] = field(default_factory=dict)
+    test: dict[str, Case] = field(default_factory=dict)
     complaints: list[Complaint] = field(default_factory=list)
     remarks: list[Complaint] = field(default_factory=list)
 
@@ -54,7 +55,7 @@ class Draft:
                 "Use 1 to 128 letters, digits, dots, dashes and underscores, not starting with a dot.",
             )
             return
-        if case.name in self.cases or case.name in self.unlabelled:
+        if case.name in self.cases or case.name in self.unlabelled or case.name in self.test:
             self._duplicate(case)
             return
         absent = [path for path in case.images if not path.is_file()]
@@ -69,7 +70,7 @@ class Draft:
                     "Put the file back, or take the case out of the list.",
                     case.labels,
                 )
-                case = Case(case.name, case.images, None, case.patient)
+                case = replace(case, labels=None)
         for path in absent:
             self.complain(
                 case.name,
@@ -79,10 +80,11 @@ class Draft:
                 path,
             )
         if not absent:
-            (self.unlabelled if case.labels is None else self.cases)[case.name] = case
+            held_back = self.test if case.split == "test" else self.cases
+            (self.unlabelled if case.labels is None else held_back)[case.name] = case
 
     def _duplicate(self, case: Case) -> None:
-        first = self.cases.get(case.name) or self.unlabelled[case.name]
+        first = self.cases.get(case.name) or self.test.get(case.name) or self.unlabelled[case.name]
         sentence = f"Two cases are called '{case.name}': {first.images[0]} and {case.images[0]}."
         if case.labels is None and case.name in self.cases:
             self.remark(case.name, "duplicate-case", sentence, "The unlabelled one is left out.", case.images[0])
@@ -125,6 +127,7 @@ class Draft:
             labels=self.labels or LabelTable(labels=()),
             cases=_in_order(self.cases.values()),
             unlabelled=_in_order(self.unlabelled.values()),
+            test=_in_order(self.test.values()),
             remarks=tuple(self.remarks),
         )
 

@@ -1,17 +1,22 @@
 """Which Cases are held out in which fold.
 
 Rule: nnU-Net's, scikit-learn's KFold(n_splits=5, shuffle=True, random_state=12345) over the sorted names of the Cases;
-where patients are named, over the sorted patients instead, so that a patient is never on both sides. A fold beyond the
-list holds out a random fifth, as nnU-Net does.
+where patients are named, over the sorted patients instead, so that a patient is never on both sides. On request the
+groups are dealt so that folds are alike (``medseg.cases.stratification``). A fold beyond the list holds out a random
+fifth, as nnU-Net does.
 """
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from typing import ClassVar, Literal
 
 import numpy as np
 
 from medseg.cases.dataset import Dataset
+from medseg.cases.likeness import join_groups
+from medseg.cases.stratification import deal
 from medseg.documents import Document, Record
 from medseg.errors import DatasetError, MedsegError, SettingsError
 
@@ -34,7 +39,7 @@ class Folds(Document):
     seed: int
     """Seed of the shuffle."""
     cases: dict[str, str]
-    """Every labelled Case and what it is grouped by: its patient, or itself."""
+    """Every labelled Case and what it is grouped by: its patient, or itself; never split."""
     folds: tuple[Fold, ...]
     """Empty where there is but one patient; then only fold=full works."""
 
@@ -74,36 +79,56 @@ class Folds(Document):
             raise DatasetError(f"Fold {fold} splits a patient: {', '.join(split[:5])} should be held out as well.")
 
 
-def make_folds(dataset: Dataset, folds: int = 5, seed: int = 12345) -> Folds:
+def make_folds(
+    dataset: Dataset,
+    folds: int = 5,
+    seed: int = 12345,
+    alike: Sequence[tuple[str, str]] = (),
+    traits: Mapping[str, Iterable[str]] | None = None,
+) -> Folds:
     """nnU-Net's folds over the labelled Cases; fewer where there are fewer patients than ``folds``.
 
-    Raises SettingsError for fewer than 2 folds.
+    Pairs of Cases that are ``alike`` stay together, as a patient's do. With the ``traits`` of every Case (by name) the
+    folds get equal shares of each trait instead. Raises SettingsError for fewer than 2 folds.
     """
     if folds < 2:
         raise SettingsError(f"folds={folds} should be at least 2.")
     groups = {case.name: case.group for case in sorted(dataset.cases, key=lambda case: case.name)}
     if len(set(groups.values())) == len(groups):
         groups = {name: name for name in groups}  # one Case a patient: nnU-Net's order is that of the names
+    groups = join_groups(groups, alike)
     keys = sorted(set(groups.values()))
     count = min(folds, len(keys))
     what = "case names" if len(keys) == len(groups) else "patients"
+    if count < 2:
+        rule, held_out = f"too few {what} to split", []
+    elif traits is None:
+        rule = f"KFold(n_splits={count}, shuffle=True) over the sorted {what}"
+        held_out = _shuffled(keys, count, seed)
+    else:
+        rule = f"{count} folds with equal shares of {', '.join(sorted(set().union(*traits.values()))) or 'nothing'}"
+        held_out = _stratified(groups, traits, count, seed)
     return Folds(
-        rule=f"KFold(n_splits={count}, shuffle=True) over the sorted {what}"
-        if count > 1
-        else f"too few {what} to split",
+        rule=rule,
         seed=seed,
         cases=groups,
         folds=tuple(
-            Fold(validation=tuple(name for name, group in groups.items() if group in held_out))
-            for held_out in _held_out(keys, count, seed)
+            Fold(validation=tuple(name for name, group in groups.items() if group in chosen)) for chosen in held_out
         ),
     )
 
 
-def _held_out(keys: list[str], count: int, seed: int) -> list[set[str]]:
-    if count < 2:
-        return []
+def _shuffled(keys: list[str], count: int, seed: int) -> list[set[str]]:
     from sklearn.model_selection import KFold  # slow to import
 
     splits = KFold(n_splits=count, shuffle=True, random_state=seed).split(keys)
     return [{keys[i] for i in validation} for _, validation in splits]
+
+
+def _stratified(
+    groups: Mapping[str, str], traits: Mapping[str, Iterable[str]], count: int, seed: int
+) -> list[set[str]]:
+    counted: dict[str, Counter[str]] = {key: Counter() for key in groups.values()}
+    for name, key in groups.items():
+        counted[key].update(set(traits.get(name, ())))
+    return deal(counted, Counter(groups.values()), count, seed)

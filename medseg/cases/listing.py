@@ -1,7 +1,8 @@
 """``dataset.yaml`` and CSV: lists of images, labels and patients, with paths relative to the list.
 
 ``dataset.yaml`` is medseg's own format: it holds everything a Dataset is, and is what a workspace keeps. A CSV has the
-columns ``case``, ``image`` (or ``image_0``, ``image_1``, ...), ``labels`` and ``patient``; the last two may be absent.
+columns ``case``, ``image`` (or ``image_0``, ``image_1``, ...), ``labels``, ``patient``, ``stratum`` and ``split``; the
+last four may be absent.
 Labels, regions that join them (in the order of writing) and the value of voxels that nobody annotated are::
 
     labels: {oedema: 1, necrosis: 2, enhancing: 3}
@@ -19,7 +20,7 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 import yaml
 from pydantic import BeforeValidator
@@ -64,6 +65,10 @@ class ListedCase(Record):
     """The label file; without one the Case is unlabelled."""
     patient: str | None = None
     """Cases of one patient are never split over folds."""
+    stratum: str | None = None
+    """Such as the scanner; with ``stratify=true`` every fold gets its share of each."""
+    split: Literal["training", "test"] = "training"
+    """test: never trained on, nor measured; ``medseg test`` scores a model on these."""
 
 
 class Listing(Document):
@@ -107,7 +112,8 @@ def read_listing(draft: Draft, listing: Listing) -> None:
     _describe(draft, listing)
     for case in listing.cases or ():
         labels = draft.folder / case.labels if case.labels else None
-        draft.add(Case(case.name, tuple(draft.folder / image for image in case.images), labels, case.patient))
+        images = tuple(draft.folder / image for image in case.images)
+        draft.add(Case(case.name, images, labels, case.patient, case.stratum, case.split))
     discover_channels(draft)
     discover_labels(draft)
 
@@ -149,23 +155,33 @@ def read_table(draft: Draft, path: Path) -> None:
     apply_description(draft)
     columns, rows = _rows(path)
     images = _image_columns(columns)
-    unknown = sorted(set(columns) - {"case", "labels", "patient", *images})
+    unknown = sorted(set(columns) - {"case", "labels", "patient", "stratum", "split", *images})
     if "case" not in columns or not images or unknown:
         raise DatasetError(
-            f"{path} should have the columns case, image (or image_0, image_1, ...), labels and patient, "
-            f"but has {', '.join(columns) or 'none'}{'; not known: ' + ', '.join(unknown) if unknown else ''}."
+            f"{path} should have the columns case, image (or image_0, image_1, ...), labels, patient, stratum and "
+            f"split, but has {', '.join(columns) or 'none'}{'; not known: ' + ', '.join(unknown) if unknown else ''}."
         )
     for number, cells in rows:
         files = [cells[column] for column in images]
         if all(files):
             labels = draft.folder / cells["labels"] if cells.get("labels") else None
-            draft.add(Case(cells["case"], tuple(draft.folder / x for x in files), labels, cells.get("patient") or None))
+            patient, stratum = cells.get("patient") or None, cells.get("stratum") or None
+            split = _split(cells.get("split") or "training", path, number)
+            draft.add(Case(cells["case"], tuple(draft.folder / x for x in files), labels, patient, stratum, split))
         elif any(cells.values()):
             draft.complain(
                 cells["case"], "missing-file", f"{path.name}, line {number}: an image is not named.", "Name it.", path
             )
     discover_channels(draft)
     discover_labels(draft)
+
+
+def _split(text: str, path: Path, line: int) -> Literal["training", "test"]:
+    if text.lower() in {"training", "train"}:
+        return "training"
+    if text.lower() == "test":
+        return "test"
+    raise DatasetError(f"{path.name}, line {line}: split should be training or test, but is '{text}'.")
 
 
 def lists_cases(path: Path) -> bool:
@@ -211,8 +227,10 @@ def save_listing(dataset: Dataset, path: Path) -> None:
             images=tuple(written(image) for image in case.images),
             labels=written(case.labels) if case.labels else None,
             patient=case.patient,
+            stratum=case.stratum,
+            split=case.split,
         )
-        for case in (*dataset.cases, *dataset.unlabelled)
+        for case in (*dataset.cases, *dataset.test, *dataset.unlabelled)
     ]
     Listing(
         name=dataset.name,

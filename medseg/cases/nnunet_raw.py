@@ -1,4 +1,4 @@
-"""nnU-Net's raw folders: ``imagesTr/X_0000.nii.gz``, ``labelsTr/X.nii.gz`` and a ``dataset.json``.
+"""nnU-Net's raw folders: ``imagesTr/X_0000.nii.gz``, ``labelsTr/X.nii.gz``, a ``dataset.json``; ``Ts`` for a test set.
 
 Format: nnU-Net's ``documentation/dataset_format.md`` (version 2), with its optional "dataset" dictionary of paths.
 """
@@ -15,7 +15,10 @@ from medseg.cases.draft import Draft
 
 
 def read_nnunet_raw(draft: Draft, content: dict[str, Any], path: Path) -> None:
-    """Fill the draft. Training images without labels become unlabelled, with a warning; so do those of imagesTs."""
+    """Fill the draft. Training images without labels become unlabelled, with a warning.
+
+    Images in imagesTs with labels in labelsTs are the test set, the others there are unlabelled.
+    """
     draft.name = str(content.get("name") or "")
     draft.channels, draft.labels = channels_of(content, path), labels_of(content, path)
     ending = content.get("file_ending")
@@ -24,10 +27,11 @@ def read_nnunet_raw(draft: Draft, content: dict[str, Any], path: Path) -> None:
         _read_paths(draft, content["dataset"], path)
     else:
         add_pairs(draft, draft.folder / "imagesTr", draft.folder / "labelsTr", len(draft.channels), ending)
-    tests = draft.folder / "imagesTs"
+    tests, truths = draft.folder / "imagesTs", draft.folder / "labelsTs"
     if tests.is_dir():
+        labels = draft.files_by_stem(truths, ending) if truths.is_dir() else {}
         for name, images in channel_files(draft, tests, len(draft.channels), ending).items():
-            draft.add(Case(name, images))
+            draft.add(Case(name, images, labels.get(name), split="test"))
 
 
 def _read_paths(draft: Draft, listed: dict[str, Any], path: Path) -> None:

@@ -54,7 +54,8 @@ def run(words: Mapping[str, str]) -> int:
 
 def _print(report: CheckReport, settings: CheckSettings) -> None:
     if report.dataset:
-        say(f"{report.dataset}: {report.cases} cases with labels, {report.unlabelled} without")
+        test = f", {report.test} for testing" if report.test else ""
+        say(f"{report.dataset}: {report.cases} cases with labels, {report.unlabelled} without{test}")
     _print_group("Errors", report.errors, None)
     _print_group("Warnings", report.warnings, _SHOWN)
     if not report.complaints:

@@ -10,18 +10,25 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from pydantic import Field
+
 from medseg.cases.dataset import Dataset
-from medseg.cases.folds import make_folds
+from medseg.cases.folds import Folds, make_folds
 from medseg.cases.formats import read_dataset, save_dataset
+from medseg.cases.likeness import find_alike
 from medseg.cases.phantoms import load_recipe, write_phantoms
+from medseg.cases.test_set import draw_test_set, require_apart, set_aside
 from medseg.commands.console import Bar, say, table
+from medseg.documents import read_text
 from medseg.errors import DatasetError
 from medseg.paths import RUNS, Workspace
 from medseg.planning.architectures import architecture
+from medseg.planning.fingerprint import Fingerprint
 from medseg.planning.measure import measure_fingerprint
 from medseg.planning.plan import Machine, Plan
 from medseg.planning.presets import Preset, load_preset
 from medseg.planning.rules import make_plan
+from medseg.planning.traits import share_of_folds, traits_of
 from medseg.run_record import record_run
 from medseg.settings import Bytes, Seconds, Settings, build
 
@@ -48,6 +55,14 @@ class PlanSettings(Settings):
     """Memory of the device that training may use; by default what the device has."""
     budget: Seconds | None = None
     """Time for training one fold, such as 15min or 2h; written into the plan."""
+    folds: int = Field(default=5, ge=2)
+    """Groups of cases that are held out in turn."""
+    stratify: bool = False
+    """Give every fold its share of rare structures, of small and large ones, and of each stratum that the list of cases
+    names; false deals as nnU-Net does."""
+    test: float | str | None = None
+    """A test set that nothing but 'medseg test' opens: a share such as 0.2, names such as case_1,case_2, or a text file
+    with a name in each line; by default what the dataset itself sets aside."""
     workers: int = 2
     """Threads that read cases."""
 
@@ -65,6 +80,7 @@ def run(words: Mapping[str, str]) -> None:
         dataset = read_dataset(source)
         if not dataset.cases:
             raise DatasetError(f"{source} has no case with both an image and labels, so there is nothing to train on.")
+        dataset = _without_test_set(dataset, settings)
         workspace = Workspace(settings.workspace or RUNS / dataset.name)
         fingerprint = measure_fingerprint(dataset, preset.orientation, bar, settings.workers)
     plan = make_plan(fingerprint, dataset.labels, preset, measure_machine(settings, preset))
@@ -75,7 +91,7 @@ def run(words: Mapping[str, str]) -> None:
     fingerprint.save(workspace.fingerprint)
     dataset.labels.save(workspace.labels)
     save_dataset(dataset, workspace.dataset)
-    make_folds(dataset).save(workspace.folds)
+    _make_folds(dataset, fingerprint, settings).save(workspace.folds)
     plan.save(workspace.plan)
     sources = {name: "words" if name in words else "default" for name in PlanSettings.model_fields}
     record_run(
@@ -88,6 +104,33 @@ def run(words: Mapping[str, str]) -> None:
     )
     workspace.remember()
     _show(plan, dataset, workspace)
+
+
+def _without_test_set(dataset: Dataset, settings: PlanSettings) -> Dataset:
+    if settings.test is None:
+        return require_apart(dataset)
+    if not isinstance(settings.test, str):
+        return draw_test_set(dataset, settings.test)
+    file = Path(settings.test)
+    names = read_text(file, DatasetError).split() if file.is_file() else settings.test.split(",")
+    return set_aside(dataset, names)
+
+
+def _make_folds(dataset: Dataset, fingerprint: Fingerprint, settings: PlanSettings) -> Folds:
+    """The folds; copies of one examination stay together, and the user is told which they are."""
+    names = [case.name for case in fingerprint.cases]
+    alike = [(names[a], names[b]) for a, b in find_alike([case.thumbnail for case in fingerprint.cases])]
+    groups = {case.name: case.group for case in dataset.cases}
+    for first, second in alike:
+        if groups[first] != groups[second]:
+            say(f"'{first}' and '{second}' look like the same examination; they are kept in one fold.")
+    traits = traits_of(fingerprint, dataset) if settings.stratify else None
+    folds = make_folds(dataset, settings.folds, alike=alike, traits=traits)
+    if traits is not None and folds.folds:
+        titles = ["held-out cases with", *(f"fold {number}" for number in range(len(folds.folds)))]
+        shares = share_of_folds(folds, traits).items()
+        table("Shares of the folds", titles, [[trait, *map(str, counts)] for trait, counts in shares])
+    return folds
 
 
 def _preset(settings: PlanSettings) -> Preset:
@@ -135,7 +178,9 @@ def _with_budget(plan: Plan, settings: PlanSettings) -> Plan:
 
 
 def _show(plan: Plan, dataset: Dataset, workspace: Workspace) -> None:
-    say(f"{len(dataset.cases)} cases, channels {', '.join(dataset.channels)}, labels {', '.join(dataset.labels.names)}")
+    test = f" and {len(dataset.test)} set aside for 'medseg test'" if dataset.test else ""
+    known = f"channels {', '.join(dataset.channels)}, labels {', '.join(dataset.labels.names)}"
+    say(f"{len(dataset.cases)} cases{test}, {known}")
     rows = [
         (
             f"{name}{' *' if name == plan.default_configuration else ''}",

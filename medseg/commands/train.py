@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ from medseg.commands.train_length import loader_workers
 from medseg.commands.train_recipe import settle_recipe
 from medseg.errors import SettingsError
 from medseg.evaluation.scores import Scores, as_rows
+from medseg.planning.fingerprint import Fingerprint
 from medseg.planning.reasons import leaf_keys
 from medseg.progress import Progress, Silent
 from medseg.run_record import record_run
@@ -56,6 +57,25 @@ def _prepare(job: TrainJob, chosen: Sequence[Fold], progress: Progress) -> None:
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cases = [needed[name] for name in sorted(needed)]
     prepare_cases(cases, job.table, job.plan, job.configuration, job.prepared, min(workers, 8), progress)
+    if not isinstance(progress, Silent):
+        _warn_of_changes(job, needed)
+
+
+def _warn_of_changes(job: TrainJob, needed: Collection[str]) -> None:
+    """One sentence where Cases are not what the plan was made from; the training goes on with what there is."""
+    from medseg.preprocessing.store import changed_since
+
+    if not job.workspace.fingerprint.is_file():
+        return  # a plan that was brought along
+    fingerprint = Fingerprint.load(job.workspace.fingerprint)
+    measured = {case.name: case.voxel_hash for case in fingerprint.cases if case.name in needed}
+    changed = changed_since(job.prepared, measured)
+    if changed:
+        more = f" and {len(changed) - 5} more" if len(changed) > 5 else ""
+        say(
+            f"Warning: the plan was made before {', '.join(changed[:5])}{more} changed. Training goes on with the "
+            "changed files under the old plan; run 'medseg plan' again where the change is large."
+        )
 
 
 def _launch(settings: TrainSettings) -> Fabric:

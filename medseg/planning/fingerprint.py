@@ -26,6 +26,8 @@ class CaseMeasurements(Record):
     """Voxels of each label index, background first."""
     voxel_hash: str
     """SHA-256 of the image's and labels' voxels and affine; equal for equal data, whatever the file format."""
+    thumbnail: str = ""
+    """By which another file of the same examination is recognised (``medseg.cases.likeness``)."""
 
 
 class ChannelIntensities(Record):

@@ -7,7 +7,6 @@ nobody annotated are no foreground (nnU-Net counts its ignore label in).
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -19,19 +18,18 @@ import numpy as np
 
 from medseg.arrays import Triple
 from medseg.cases.case import Case, doubt_sides, read_case_image, read_case_labels
+from medseg.cases.content import voxel_hash
 from medseg.cases.dataset import Dataset
+from medseg.cases.likeness import thumbnail_of
 from medseg.errors import Complaint, DatasetError, ImageFileError, MedsegError
 from medseg.images.crop import crop, nonzero_box
 from medseg.images.orientation import to_canonical
-from medseg.images.volume import Volume
 from medseg.planning.fingerprint import CaseMeasurements, ChannelIntensities, Fingerprint
 from medseg.planning.intensities import SAMPLE, SEED, Sample, describe_sample, draw_sample, merge_samples
 from medseg.progress import Progress
 
 Orientation = Literal["canonical", "stored"]
 _T = TypeVar("_T")
-_AFFINE_DECIMALS = 3
-"""The hash sees affines in micrometres: headers of other formats differ by float32 roundings."""
 
 
 @dataclass(frozen=True)
@@ -107,7 +105,8 @@ def measure_case(case: Case, dataset: Dataset, orientation: Orientation, draws: 
         shape=_permuted(image.shape, axes),
         cropped_shape=_permuted(size, axes),
         label_voxels=tuple(np.bincount(labels.array.ravel(), minlength=classes)[:classes].tolist()),
-        voxel_hash=_voxel_hash(image, labels),
+        voxel_hash=voxel_hash(image, labels),
+        thumbnail=thumbnail_of(image.array),
     )
     return _Measured(measurements, math.prod(size) / math.prod(image.shape), samples)
 
@@ -160,14 +159,6 @@ def _channel(name: str, sample: Sample, dataset: str) -> ChannelIntensities:
         percentile_00_5=low,
         percentile_99_5=high,
     )
-
-
-def _voxel_hash(image: Volume, labels: Volume) -> str:
-    digest = hashlib.sha256()
-    digest.update(repr((image.array.shape, (image.affine.round(_AFFINE_DECIMALS) + 0.0).tolist())).encode())
-    digest.update(np.ascontiguousarray(image.array, dtype="<f4").data)
-    digest.update(np.ascontiguousarray(labels.array, dtype="<u4").data)
-    return digest.hexdigest()
 
 
 def _permuted(values: tuple[_T, _T, _T], axes: Triple) -> tuple[_T, _T, _T]:

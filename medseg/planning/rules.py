@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 
 from medseg.cases.labels import LabelTable
-from medseg.cases.laterality import paired_left_right
+from medseg.cases.laterality import named_by_side, paired_left_right
 from medseg.errors import PlanError
 from medseg.planning.architectures import architecture
 from medseg.planning.fingerprint import Fingerprint
@@ -95,14 +95,17 @@ def plan_channels(fingerprint: Fingerprint, preset: Preset) -> tuple[ChannelPlan
 
 
 def _mirror_axes(preset: Preset, labels: LabelTable, grid: TargetGrid) -> tuple[tuple[int, ...], str]:
-    pairs = paired_left_right(labels.target_names)
     if preset.mirroring == "all":
         return (0, 1, 2), f"all axes, as preset '{preset.name}' says"
-    if not pairs:
-        return (0, 1, 2), "all axes: no structures come in left and right"
-    left, right = pairs[0]
+    sided = named_by_side(labels.target_names)
+    if not sided:
+        return (0, 1, 2), "all axes: no structure is named by its side"
     kept = tuple(axis for axis in range(3) if grid.axis_order[axis] != 2)
-    return kept, f"not left-right, which would swap '{left}' and '{right}'"
+    pairs = paired_left_right(sided)
+    if pairs:
+        left, right = pairs[0]
+        return kept, f"not left-right, which would swap '{left}' and '{right}'"
+    return kept, f"not left-right, which would put '{sided[0]}' on the other side"
 
 
 def _configurations(

@@ -7,7 +7,7 @@ it was made from; it appears whole or not at all. Memory-mapping was chosen by m
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from medseg.arrays import Labels
 from medseg.cases.case import Case, read_case_image, read_case_labels
+from medseg.cases.content import voxel_hash
 from medseg.cases.labels import LabelTable
 from medseg.documents import Document, Record
 from medseg.errors import Complaint, DatasetError, MedsegError
@@ -51,6 +52,8 @@ class PreparedRecord(Document):
     name: str
     files: tuple[FileStamp, ...]
     """The files it was made from."""
+    voxel_hash: str
+    """Of the voxels as they were read (``medseg.cases.content``)."""
     shaping: str
     """Hash of every Plan value that shapes the arrays."""
     grid: Grid
@@ -141,6 +144,12 @@ def data_hash(folder: Path, names: Sequence[str]) -> str:
     return hash_content([[record.name, [stamp.sha256 for stamp in record.files]] for record in records])
 
 
+def changed_since(folder: Path, measured: Mapping[str, str]) -> tuple[str, ...]:
+    """Names of prepared Cases whose voxels are not those that were ``measured`` (``voxel_hash`` by Case), sorted."""
+    records = [PreparedRecord.load(folder / name / "case.json") for name in sorted(measured)]
+    return tuple(one.name for one in records if one.voxel_hash != measured[one.name])
+
+
 def prepare_case(case: Case, table: LabelTable, plan: Plan, configuration: ConfigurationPlan, folder: Path) -> None:
     """Prepare one Case and write it whole."""
     stamps = stamp_files(case)
@@ -155,6 +164,7 @@ def prepare_case(case: Case, table: LabelTable, plan: Plan, configuration: Confi
         PreparedRecord(
             name=case.name,
             files=stamps,
+            voxel_hash=voxel_hash(volume, truth),
             shaping=shaping_hash(table, plan, configuration),
             grid=grid,
             label_voxels=tuple(int(n) for n in np.bincount(labels.ravel(), minlength=len(table.known_values))),
@@ -203,12 +213,8 @@ def stamp_files(case: Case) -> tuple[FileStamp, ...]:
     """Size, time of change and content hash of each of the Case's files."""
     return tuple(
         FileStamp(path=str(file), size=file.stat().st_size, changed_ns=file.stat().st_mtime_ns, sha256=hash_file(file))
-        for file in _files_of(case)
+        for file in case.files
     )
-
-
-def _files_of(case: Case) -> tuple[Path, ...]:
-    return (*case.images, *([case.labels] if case.labels else []))
 
 
 def _is_current(place: Path, case: Case, shaping: str) -> bool:
@@ -218,7 +224,7 @@ def _is_current(place: Path, case: Case, shaping: str) -> bool:
     """
     try:
         record = PreparedRecord.load(place / "case.json")
-        if record.shaping != shaping or [stamp.path for stamp in record.files] != [str(f) for f in _files_of(case)]:
+        if record.shaping != shaping or [stamp.path for stamp in record.files] != [str(f) for f in case.files]:
             return False
         for stamp in record.files:
             now = Path(stamp.path).stat()

@@ -194,7 +194,7 @@ def test_warnings_do_not_fail_a_dataset(tmp_path):
         "label-never-occurs-9",
     }  # fmt: skip
     assert "'b', 'c'" in found["duplicate-voxels"].sentence
-    assert "different folds" in found["duplicate-voxels"].sentence
+    assert "kept in one fold" in found["duplicate-voxels"].remedy
     assert found["spacing-outlier"].case == "e"
     assert run({"dataset": str(folder)}) == 0
 

@@ -1,7 +1,11 @@
+from pathlib import Path
+
 import pytest
 
-from medseg.cases.formats import save_dataset
+from medseg.cases.folds import Folds
+from medseg.cases.formats import read_dataset, save_dataset
 from medseg.cli import main
+from medseg.images.formats import read_image, write_image
 from medseg.paths import Workspace
 from medseg.planning.plan import Plan
 
@@ -29,3 +33,45 @@ def test_an_unknown_network_is_answered_with_the_nearest_before_anything_is_meas
     assert main(["plan", f"dataset={dataset}", f"workspace={tmp_path / 'work'}", "network=residual_net"]) == 2
     assert "Did you mean 'residual_unet'?" in capsys.readouterr().err
     assert not (tmp_path / "work").exists()
+
+
+def plan(dataset, *words):
+    assert main(["plan", f"dataset={dataset}", "workspace=work", "preset=nnunet", *words]) == 0
+    return Workspace(Path("work"))
+
+
+def test_a_test_set_is_neither_measured_nor_trained_on(dataset):
+    poisoned = dataset / "images" / "3.nii.gz"
+    poisoned.write_bytes(b"not an image")
+    workspace = plan(dataset, "test=case_03")
+    assert [case.name for case in read_dataset(workspace.dataset).test] == ["case_03"]
+    assert "case_03" not in workspace.fingerprint.read_text() + workspace.folds.read_text()
+    words = ["iterations=1", "batch_size=2", "patch_size=[16,16,16]", "network.base_features=2", "device=cpu"]
+    assert main(["train", "fold=full", "validate_fold=false", *words]) == 0
+    assert not list(Path("work/prepared").rglob("case_03"))
+
+
+def test_a_copy_under_another_name_stays_in_its_originals_fold(dataset, capsys):
+    copy = read_image(dataset / "images" / "0.nii.gz")
+    write_image(dataset / "images" / "1.nii.gz", 2 * copy.array + 30, copy)
+    folds = Folds.load(plan(dataset).folds)
+    assert "'case_00' and 'case_01' look like the same examination" in capsys.readouterr().out
+    for fold in folds.folds:
+        assert ("case_00" in fold.validation) == ("case_01" in fold.validation)
+
+
+def test_folds_are_stratified_on_request_and_the_shares_are_shown(dataset, capsys):
+    folds = Folds.load(plan(dataset, "folds=3", "stratify=true").folds)
+    assert [len(fold.validation) for fold in folds.folds] == [2, 2, 2]
+    assert "equal shares" in folds.rule
+    assert "Shares of the folds" in capsys.readouterr().out
+
+
+def test_training_says_when_a_case_changed_after_the_plan(dataset, capsys):
+    plan(dataset)
+    words = ["iterations=1", "batch_size=2", "patch_size=[16,16,16]", "network.base_features=2", "device=cpu"]
+    image = read_image(dataset / "images" / "2.nii.gz")
+    write_image(dataset / "images" / "2.nii.gz", image.array + 5, image)
+    assert main(["train", "fold=0", "validate_fold=false", *words]) == 0
+    assert "made before case_02 changed" in capsys.readouterr().out.replace("\n", " ")
+    assert main(["train", "fold=1", "validate_fold=false", *words]) == 0

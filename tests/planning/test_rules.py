@@ -204,3 +204,10 @@ def test_any_dataset_gets_patches_that_fit_network_image_and_batch(
         assert len(part.network.features) >= 2
         assert part.network.kernels[-1] == ((1, 3, 3) if name == "2d" else (3, 3, 3))
     assert ("3d_lowres" in plan.configurations) == ("3d_cascade_fullres" in plan.configurations)
+
+
+def test_a_single_structure_with_a_side_forbids_left_right_mirroring(make_fingerprint, make_labels):
+    fingerprint = make_fingerprint([(1, 1, 1)] * 5, [(60, 60, 60)] * 5, "canonical")
+    plan = make_plan(fingerprint, make_labels(["left kidney", "liver"]), load_preset("default"), Machine(device="any"))
+    assert plan.training.mirror_axes == (0, 1)
+    assert "would put 'left kidney' on the other side" in plan.reasons["training.mirror_axes"]
