@@ -86,9 +86,9 @@ def write_prepared(folder, name, labels):
         prepared_spacing=(1, 1, 1),
     )
     counts = tuple(int(n) for n in np.bincount(labels.ravel(), minlength=4))
-    PreparedRecord(name=name, files=(), shaping="0", grid=grid, label_voxels=counts, targets=3, ignores=False).save(
-        place / "case.json"
-    )
+    PreparedRecord(
+        name=name, files=(), voxel_hash="", shaping="0", grid=grid, label_voxels=counts, targets=3, ignores=False
+    ).save(place / "case.json")
 
 
 @pytest.fixture
