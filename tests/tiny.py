@@ -22,6 +22,11 @@ def table_of(structures: int, **more: object) -> LabelTable:
     return LabelTable.validated({"labels": labels, **more}, "tests")
 
 
+def table_named(*names: str) -> LabelTable:
+    """A table of structures with these names and the values 1, 2, ..."""
+    return LabelTable(labels=tuple(Label(name=name, value=value) for value, name in enumerate(names, start=1)))
+
+
 def nested_regions(structures: int) -> list[dict[str, object]]:
     """Regions of which each holds the next: all structures, all but the first, ..."""
     return [

@@ -107,6 +107,14 @@ def load_listing(path: Path) -> Listing:
     return Listing.validated(content, str(path))
 
 
+def read_label_table(path: Path) -> LabelTable:
+    """The labels, regions and ignore value in a ``labels.yaml`` or ``dataset.yaml``. Raises DatasetError."""
+    listing = load_listing(path)
+    if listing.labels is None:
+        raise DatasetError(f"{path} names no labels. Add them, such as labels: {{liver: 1, tumour: 2}}.")
+    return table_of(listing, str(path))
+
+
 def read_listing(draft: Draft, listing: Listing) -> None:
     """Fill the draft from a ``dataset.yaml`` with cases."""
     _describe(draft, listing)
@@ -130,10 +138,10 @@ def _describe(draft: Draft, listing: Listing, where: str = "") -> None:
     draft.name = draft.name or listing.name or ""
     draft.channels = draft.channels or listing.channels or ()
     if draft.labels is None and (listing.labels is not None or listing.regions or listing.ignore is not None):
-        draft.labels = label_table(listing, where or str(draft.folder))
+        draft.labels = table_of(listing, where or str(draft.folder))
 
 
-def label_table(listing: Listing, where: str) -> LabelTable:
+def table_of(listing: Listing, where: str) -> LabelTable:
     """The labels, regions and ignore value that a Listing names. Raises DatasetError naming ``where`` it stands."""
     if listing.labels is None:
         raise DatasetError(f"{where}: 'regions' and 'ignore' need 'labels' beside them, such as labels: {{liver: 1}}.")

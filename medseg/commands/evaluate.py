@@ -17,6 +17,7 @@ import numpy as np
 from pydantic import NonNegativeFloat, NonNegativeInt
 
 from medseg.cases.labels import Label, LabelTable
+from medseg.cases.listing import read_label_table
 from medseg.commands.console import Bar, say, table
 from medseg.errors import MedsegError, SettingsError
 from medseg.evaluation.scores import CaseScores, Scores, as_rows, rank_cases, score_case, summarise, write_csv
@@ -41,7 +42,7 @@ class EvaluateSettings(Settings):
     tolerance_mm: NonNegativeFloat = 1.0
     """How far apart two surfaces may lie and still agree, for NSD and boundary F1."""
     label_table: Path | None = None
-    """labels.yaml with names, values and colours; by default the one beside the predictions or the labels."""
+    """labels.yaml with names, values, regions and colours; by default the one beside the predictions or the labels."""
     images: Path | None = None
     """Folder of the images, for the picture of the worst case; without it the picture shows labels only."""
     complete: bool = False
@@ -73,7 +74,7 @@ def run(words: Mapping[str, str]) -> int:
 
     def score(name: str) -> CaseScores:
         prediction, truth = _read_pair(name, pairs, label_table)
-        return score_case(prediction.array, truth.array, truth.spacing, label_table.names, settings.tolerance_mm, name)
+        return score_case(prediction.array, truth.array, truth.spacing, label_table, settings.tolerance_mm, name)
 
     scored, failed = _each_case("Scoring", list(pairs.found), score, workers)
     failed = pairs.failed | failed
@@ -141,11 +142,11 @@ def _folder_of(path: Path) -> Path:
 def _label_table(settings: EvaluateSettings, pairs: _Pairs, workers: int) -> LabelTable:
     """The given table, else the one beside the predictions or labels, else one of the values that occur."""
     if settings.label_table is not None:
-        return LabelTable.load(settings.label_table)
+        return read_label_table(settings.label_table)
     for place in (settings.predictions, settings.labels):
         path = _folder_of(place) / "labels.yaml"
         if path.is_file():
-            return LabelTable.load(path)
+            return read_label_table(path)
 
     def values(name: str) -> set[int]:
         return {int(value) for file in pairs.found[name] for value in np.unique(read_labels(file).array)}
@@ -202,8 +203,7 @@ def _draw(settings: EvaluateSettings, scores: Scores, pairs: _Pairs, label_table
     from medseg.evaluation.palette import colors_of
     from medseg.evaluation.pictures import draw_case, draw_scores
 
-    colors = colors_of(label_table.labels)
-    draw_scores(output / "scores.png", scores, colors)
+    draw_scores(output / "scores.png", scores, colors_of(label_table.targets))
     ranked = rank_cases(scores)
     if not ranked:
         return
@@ -212,7 +212,9 @@ def _draw(settings: EvaluateSettings, scores: Scores, pairs: _Pairs, label_table
     image = _image_of(settings.images, worst.case, truth)
     affine = truth.affine if truth.orientation_known else None
     pixels = None if image is None else image.array[0]
-    draw_case(output / "worst_case.png", pixels, truth.array, prediction.array, truth.spacing, worst, colors, affine)
+    draw_case(
+        output / "worst_case.png", pixels, truth.array, prediction.array, truth.spacing, worst, label_table, affine
+    )
     say(f"Worst case, {worst.case}: {output / 'worst_case.png'}   All cases: {output / 'scores.png'}")
 
 

@@ -17,7 +17,7 @@ from medseg.cases.case import Case
 from medseg.cases.labels import LabelTable
 from medseg.commands.console import Bar, say
 from medseg.errors import MedsegError, SettingsError
-from medseg.evaluation.palette import colors_of
+from medseg.evaluation.palette import colors_of, topmost
 from medseg.evaluation.pictures import draw_comparison
 from medseg.images.formats import write_labels
 from medseg.inference.inputs import find_cases, suffix_of
@@ -179,10 +179,10 @@ def _draw(path: Path, name: str, prediction: Prediction, labels: LabelTable) -> 
         path,
         image.array[0],
         None,
-        prediction.indices,
+        topmost(prediction.indices, labels),
         image.spacing,
-        labels.names,
-        colors_of(labels.labels),
+        labels.target_names,
+        colors_of(labels.targets),
         name,
         image.affine if image.orientation_known else None,
     )

@@ -10,17 +10,21 @@ What happens when a structure is missing (``status``):
     absent        in neither: no numbers (null), counted, never averaged as 0 or as 1
     missed        only in the truth: Dice, IoU, NSD and boundary F1 are 0; HD95 and ASSD are infinite, written as null
     false_alarm   only in the prediction: the same
+
+Structures are the targets of a label table, so regions may overlap. Voxels that nobody annotated in the truth are left
+out of both arrays: they are neither in a structure nor beside it, and a surface next to them is no surface.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy import ndimage
 
-from medseg.arrays import Labels, Spacing
+from medseg.arrays import Labels, Mask, Spacing
+from medseg.cases.labels import LabelTable
 from medseg.documents import Record
 from medseg.errors import DatasetError, GeometryError
 from medseg.evaluation.surfaces import average_distance_mm, boundary_f1, hausdorff_mm, measure_surfaces, surface_dice
@@ -40,7 +44,8 @@ class StructureScores(Record):
     iou: float | None = None
     """TP / (TP + FP + FN), voxels."""
     hd95_mm: float | None = None
-    """Larger of both directions' 95th area-weighted percentile of surface distance."""
+    """Larger of both directions' 95th area-weighted percentile of surface distance. Like the three below, null where
+    a structure in both has no surface among annotated voxels."""
     assd_mm: float | None = None
     """Area-weighted mean of surface distance over both surfaces."""
     nsd: float | None = None
@@ -88,36 +93,42 @@ def score_case(
     prediction: Labels,
     truth: Labels,
     spacing: Spacing,
-    names: tuple[str, ...],
+    table: LabelTable,
     tolerance_mm: float = 1.0,
     case: str = "",
 ) -> CaseScores:
-    """Score a prediction against the truth, both indices (Z, Y, X) on one grid with ``spacing`` mm (z, y, x).
+    """Score a prediction against the truth, both label indices (Z, Y, X) on one grid with ``spacing`` mm (z, y, x).
 
-    ``names`` are the structures without the background: index 1 first. Raises GeometryError for different shapes and
-    DatasetError for an index without a name.
+    One result for each target of the table. Raises GeometryError for different shapes and DatasetError for an index
+    that the table does not have; the prediction can't hold the ignore index.
     """
     if prediction.shape != truth.shape:
         raise GeometryError(
             f"Case '{case}': the prediction has shape {prediction.shape} but the labels have {truth.shape} (z, y, x)."
         )
-    for what, labels in (("prediction", prediction), ("labels", truth)):
-        if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) <= len(names):
+    for what, labels, known in (("prediction", prediction, len(table)), ("labels", truth, len(table.known_values))):
+        if labels.size and not 0 <= int(labels.min()) <= int(labels.max()) < known:
             raise DatasetError(
-                f"Case '{case}': the {what} hold the indices {labels.min()} to {labels.max()}, but only "
-                f"{len(names)} structures are named. Give the labels.yaml that belongs to them."
+                f"Case '{case}': the {what} hold the indices {labels.min()} to {labels.max()}, but only 0 to "
+                f"{known - 1} have a meaning there. Give the labels.yaml that belongs to them."
             )
-    predicted, true = (ndimage.find_objects(labels, max_label=len(names)) for labels in (prediction, truth))
+    predicted, true = (ndimage.find_objects(labels, max_label=len(table)) for labels in (prediction, truth))
     structures = []
-    for index, name in enumerate(names, start=1):
-        box = _joint_box(predicted[index - 1], true[index - 1])
-        structures.append(_score_structure(name, prediction[box] == index, truth[box] == index, spacing, tolerance_mm))
+    for target in table.targets:
+        boxes = [found for index in target.indices for found in (predicted[index - 1], true[index - 1])]
+        # With a margin, because voxels around a structure decide whether its surface counts.
+        box = _joint_box(boxes, margin=0 if table.ignore is None else 1)
+        known = None if table.ignore is None else truth[box] != table.ignore_index
+        masks = target.mask(prediction[box]), target.mask(truth[box])
+        structures.append(_score_structure(target.name, *masks, known, spacing, tolerance_mm))
     return CaseScores(case=case, tolerance_mm=tolerance_mm, structures=tuple(structures))
 
 
 def _score_structure(
-    name: str, prediction: NDArray[np.bool_], truth: NDArray[np.bool_], spacing: Spacing, tolerance_mm: float
+    name: str, prediction: Mask, truth: Mask, known: Mask | None, spacing: Spacing, tolerance_mm: float
 ) -> StructureScores:
+    if known is not None:
+        prediction, truth = prediction & known, truth & known
     voxel_ml = float(np.prod(spacing)) / 1000
     tp = int(np.count_nonzero(prediction & truth))
     n_prediction, n_truth = int(np.count_nonzero(prediction)), int(np.count_nonzero(truth))
@@ -135,16 +146,16 @@ def _score_structure(
         return StructureScores(
             name=name, status=status, dice=0.0, iou=0.0, nsd=0.0, boundary_f1=0.0, **errors, **counts
         )
-    surfaces = measure_surfaces(prediction, truth, spacing)
+    surfaces = measure_surfaces(prediction, truth, spacing, known)
     return StructureScores(
         name=name,
         status="scored",
         dice=2 * tp / (2 * tp + fp + fn),
         iou=tp / (tp + fp + fn),
-        hd95_mm=hausdorff_mm(surfaces),
-        assd_mm=average_distance_mm(surfaces),
-        nsd=surface_dice(surfaces, tolerance_mm),
-        boundary_f1=boundary_f1(surfaces, tolerance_mm),
+        hd95_mm=None if surfaces is None else hausdorff_mm(surfaces),
+        assd_mm=None if surfaces is None else average_distance_mm(surfaces),
+        nsd=None if surfaces is None else surface_dice(surfaces, tolerance_mm),
+        boundary_f1=None if surfaces is None else boundary_f1(surfaces, tolerance_mm),
         **errors,
         **counts,
     )
@@ -153,8 +164,10 @@ def _score_structure(
 _Box = tuple[slice, ...]
 
 
-def _joint_box(first: _Box | None, second: _Box | None) -> _Box:
-    """The smallest box that holds both; an empty one where both are None."""
-    if first is None or second is None:
-        return first or second or (slice(0, 0),) * 3
-    return tuple(slice(min(a.start, b.start), max(a.stop, b.stop)) for a, b in zip(first, second, strict=True))
+def _joint_box(found: Sequence[_Box | None], margin: int) -> _Box:
+    """The smallest box that holds all, with a margin where there is room; an empty one where all are None."""
+    boxes = [box for box in found if box is not None]
+    if not boxes:
+        return (slice(0, 0),) * 3
+    sides = [(min(part.start for part in axis), max(part.stop for part in axis)) for axis in zip(*boxes, strict=True)]
+    return tuple(slice(max(low - margin, 0), high + margin) for low, high in sides)

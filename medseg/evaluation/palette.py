@@ -1,4 +1,4 @@
-"""The colours in which structures are drawn where the label table names none.
+"""The colours in which targets are drawn where the label table names none, and which of them lies on top.
 
 The first seven are those of Okabe and Ito (2008, "Color Universal Design"), told apart with any common colour
 blindness; then come the bright and muted schemes of Paul Tol (2021), and past those hues that keep as far apart as
@@ -10,7 +10,10 @@ from __future__ import annotations
 import colorsys
 from collections.abc import Sequence
 
-from medseg.cases.labels import Label
+import numpy as np
+
+from medseg.arrays import Labels, label_dtype
+from medseg.cases.labels import LabelTable, Target
 
 Color = tuple[int, int, int]
 """Red, green, blue, 0 to 255."""
@@ -48,9 +51,17 @@ def color_of(index: int) -> Color:
     return round(255 * red), round(255 * green), round(255 * blue)
 
 
-def colors_of(labels: Sequence[Label]) -> tuple[Color, ...]:
-    """One colour for each structure (the background left out): the label's own, else a default of its index."""
-    return tuple(label.color or color_of(index) for index, label in enumerate(labels) if index > 0)
+def colors_of(targets: Sequence[Target]) -> tuple[Color, ...]:
+    """One colour for each target: its own, else a default of its place."""
+    return tuple(target.color or color_of(number) for number, target in enumerate(targets, start=1))
+
+
+def topmost(labels: Labels, table: LabelTable) -> Labels:
+    """The target on top of each voxel of label indices (Z, Y, X), numbered from 1 in their order; 0 for none."""
+    numbers = np.zeros(len(table.known_values), label_dtype(len(table.targets)))
+    for number, target in enumerate(table.targets, start=1):
+        numbers[list(target.indices)] = number
+    return numbers[labels]
 
 
 def fractions(color: Color) -> tuple[float, float, float]:

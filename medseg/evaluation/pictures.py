@@ -18,15 +18,17 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 from numpy.typing import NDArray
 
-from medseg.arrays import Affine, Labels, Spacing
+from medseg.arrays import Affine, Labels, Mask, Spacing
+from medseg.cases.labels import LabelTable
 from medseg.evaluation.metrics import CaseScores
-from medseg.evaluation.palette import COLORS, Color, color_of, fractions
+from medseg.evaluation.palette import COLORS, Color, color_of, colors_of, fractions, topmost
 from medseg.evaluation.scores import Scores, rank_cases
 from medseg.evaluation.views import View, choose_views, grey_range, turned
 from medseg.files import written_whole
 
 _DPI = 130
 _INK, _FAINT = "#222222", "#8a8a8a"
+_VEIL = (0.75, 0.75, 0.75, 0.55)
 _HALO = withStroke(linewidth=1.6, foreground="black")
 _PANEL_INCHES = 3.3
 _MOST_INCHES = 11.0
@@ -41,17 +43,22 @@ def draw_case(
     prediction: Labels,
     spacing: Spacing,
     scores: CaseScores,
-    colors: Sequence[Color] | None = None,
+    table: LabelTable,
     affine: Affine | None = None,
 ) -> None:
-    """``draw_comparison`` with the Case's scores in its title and legend."""
+    """``draw_comparison`` of label indices, with the Case's scores in its title and legend.
+
+    Of regions that lie inside one another the innermost is filled; what nobody annotated is veiled.
+    """
     names = [
         structure.name if structure.dice is None else f"{structure.name}  {structure.dice:.3f}"
         for structure in scores.structures
     ]
     mean = "" if scores.mean_dice is None else f"mean Dice {scores.mean_dice:.3f}"
     title = "   ".join(part for part in (scores.case, mean) if part)
-    draw_comparison(path, image, truth, prediction, spacing, names, colors, title, affine)
+    unknown = None if table.ignore is None else truth == table.ignore_index
+    truth, prediction = topmost(truth, table), topmost(prediction, table)
+    draw_comparison(path, image, truth, prediction, spacing, names, colors_of(table.targets), title, affine, unknown)
 
 
 def draw_comparison(
@@ -64,18 +71,21 @@ def draw_comparison(
     colors: Sequence[Color] | None = None,
     title: str = "",
     affine: Affine | None = None,
+    unknown: Mask | None = None,
 ) -> None:
     """Write a PNG: image, labels and prediction side by side, one row for each of up to three orientations.
 
-    All arrays are (Z, Y, X) on one grid with ``spacing`` mm (z, y, x); labels are indices. ``names`` and ``colors``
-    are those of index 1 first. With ``affine`` the picture is turned to radiological habit and its sides are marked;
-    without it (orientation unknown) arrays are shown as stored. The labels' outline is repeated in white over the
-    prediction. Raises MedsegError when the file can't be written.
+    All arrays are (Z, Y, X) on one grid with ``spacing`` mm (z, y, x); labels are numbers of targets. ``names`` and
+    ``colors`` are those of number 1 first. ``unknown`` voxels, which nobody annotated, are veiled. With ``affine`` the
+    picture is turned to radiological habit and its sides are marked; without it (orientation unknown) arrays are shown
+    as stored. The labels' outline is repeated in white over the prediction. Raises MedsegError when the file can't be
+    written.
     """
     colors = list(colors) if colors is not None else [color_of(index) for index in range(1, len(names) + 1)]
     prediction = turned(prediction, affine)
     truth = None if truth is None else turned(truth, affine)
     image = None if image is None else turned(image, affine)
+    unknown = None if unknown is None else turned(unknown, affine)
     everything = prediction if truth is None else np.where(truth > 0, truth, prediction)
     views = choose_views(everything, spacing, affine)
     grey = (0.0, 1.0) if image is None else grey_range(image, everything)
@@ -84,18 +94,19 @@ def draw_comparison(
     columns += [("prediction", prediction)]
     shown = sorted({int(index) for view in views for _, labels in columns if labels is not None
                     for index in np.unique(view.cut(labels)) if index})  # fmt: skip
-    figure, axes = _grid(views, len(columns), title, len(shown))
+    figure, axes = _grid(views, len(columns), title, len(shown) + (unknown is not None))
     for row, view in enumerate(views):
         for column, (heading, labels) in enumerate(columns):
             ax = axes[row][column]
             _draw_grey(ax, view, image, grey)
             if labels is not None:
                 _draw_structures(ax, view, labels, shown, colors, faint=image is not None)
+                _draw_veil(ax, view, unknown)
             for index in shown if heading == "prediction" and truth is not None else ():
                 _draw_outline(ax, view, truth == index, "white", 0.6)
             note = "prediction (white: labels)" if heading == "prediction" and truth is not None else heading
             _label_panel(ax, view, note if row == 0 else "", first=column == 0)
-    _draw_legend(figure, shown, names, colors)
+    _draw_legend(figure, shown, names, colors, veiled=unknown is not None)
     _save(path, figure)
 
 
@@ -223,6 +234,13 @@ def _draw_structures(
         _draw_outline(ax, view, labels == index, fractions(colors[index - 1]), 1.3)
 
 
+def _draw_veil(ax: Axes, view: View, unknown: Mask | None) -> None:
+    if unknown is not None:
+        veil = np.zeros((*view.cut(unknown).shape, 4))
+        veil[view.cut(unknown)] = _VEIL
+        _show(ax, view, veil)
+
+
 def _draw_outline(ax: Axes, view: View, mask: NDArray[np.bool_], color: Any, width: float) -> None:
     cut = np.pad(view.cut(mask), 1)
     if not cut.any():
@@ -256,12 +274,17 @@ def _legend_shape(page_width: float, entries: int) -> tuple[int, int]:
     return columns, -(-entries // columns)
 
 
-def _draw_legend(figure: Figure, shown: Sequence[int], names: Sequence[str], colors: Sequence[Color]) -> None:
+def _draw_legend(
+    figure: Figure, shown: Sequence[int], names: Sequence[str], colors: Sequence[Color], veiled: bool
+) -> None:
     handles: list[Any] = [Patch(color=fractions(colors[index - 1])) for index in shown[:_MOST_NAMES]]
     texts = [_plain(names[index - 1]) for index in shown[:_MOST_NAMES]]
     if len(shown) > _MOST_NAMES:
         handles.append(Line2D([], [], linewidth=0))
         texts.append(f"and {len(shown) - _MOST_NAMES} more")
+    if veiled:
+        handles.append(Patch(facecolor=_VEIL, edgecolor=_FAINT))
+        texts.append("not annotated")
     columns, _ = _legend_shape(figure.get_figwidth(), len(texts))
     figure.legend(handles, texts, loc="lower center", ncols=columns, frameon=False, fontsize=9, handlelength=1.4)
 

@@ -36,16 +36,24 @@ class SurfaceDistances:
     prediction_areas: NDArray[np.float64]
 
 
-def measure_surfaces(prediction: Mask, truth: Mask, spacing: Spacing) -> SurfaceDistances:
+def measure_surfaces(
+    prediction: Mask, truth: Mask, spacing: Spacing, known: Mask | None = None
+) -> SurfaceDistances | None:
     """Distances between the surfaces of two non-empty masks (Z, Y, X) on the same grid.
 
     Voxels outside the array count as outside the mask, so a structure cut off by the image's edge has a surface there.
-    Give crops: the work follows the array's size.
+    Where only some voxels are ``known``, an element of a surface counts only if every voxel around it is; None where
+    that leaves one of the surfaces without any. Give crops: the work follows the array's size.
     """
     scale = spacing if truth.shape[0] > 1 else spacing[1:]
     masks = (truth, prediction) if truth.shape[0] > 1 else (truth[0], prediction[0])
     areas = element_areas(tuple(scale))
     codes = [neighbour_codes(mask) for mask in masks]
+    if known is not None:
+        beside_unknown = neighbour_codes(~(known if truth.shape[0] > 1 else known[0])) > 0
+        codes = [np.where(beside_unknown, np.uint8(0), code) for code in codes]
+        if not all(_is_border(code).any() for code in codes):
+            return None
     # Flat places: finding them in one long row is several times faster than along three axes.
     truth_places, prediction_places = (np.flatnonzero(_is_border(code)) for code in codes)
     shape = codes[0].shape

@@ -13,7 +13,6 @@ from torch import nn
 
 from medseg.cases.case import Case, read_case_labels
 from medseg.cases.labels import LabelTable
-from medseg.evaluation.palette import colors_of
 from medseg.evaluation.pictures import draw_case
 from medseg.evaluation.scores import CaseScores, Scores, rank_cases, score_case, summarise, write_csv
 from medseg.images.formats import read_image, read_labels, write_labels
@@ -55,7 +54,7 @@ def validate_fold(
         )
         image = read_image(case.images[0])
         truth = read_case_labels(case, table, image)
-        scored.append(score_case(prediction, truth.array, truth.spacing, table.names, case=case.name))
+        scored.append(score_case(prediction, truth.array, truth.spacing, table, case=case.name))
         write_labels(output / f"{case.name}.nii.gz", table.to_values(prediction), truth)
         progress.advance()
     progress.finish()
@@ -71,7 +70,6 @@ def draw_extremes(scores: Scores, cases: Sequence[Case], table: LabelTable, fold
     """``best_case.png`` and ``worst_case.png``: image, labels and prediction side by side."""
     ranked = rank_cases(scores)
     known = {case.name: case for case in cases}
-    colors = colors_of(table.labels)
     for name, chosen in (("worst_case", ranked[:1]), ("best_case", ranked[-1:])):
         for case_scores in chosen:
             case = known[case_scores.case]
@@ -80,4 +78,4 @@ def draw_extremes(scores: Scores, cases: Sequence[Case], table: LabelTable, fold
             prediction = table.to_indices(read_labels(folder / "validation" / f"{case.name}.nii.gz").array)
             affine = image.affine if image.orientation_known else None
             picture = folder / f"{name}.png"
-            draw_case(picture, image.array[0], truth.array, prediction, image.spacing, case_scores, colors, affine)
+            draw_case(picture, image.array[0], truth.array, prediction, image.spacing, case_scores, table, affine)

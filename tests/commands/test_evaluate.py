@@ -175,3 +175,27 @@ def test_a_folder_without_label_files_is_refused(tmp_path, capsys):
     (tmp_path / "labels").mkdir()
     assert evaluate(tmp_path) == 2
     assert "There is no label file" in capsys.readouterr().err
+
+
+def test_regions_and_voxels_that_nobody_annotated_follow_the_label_table(folders):
+    (folders / "predictions/labels.yaml").unlink()
+    (folders / "table.yaml").write_text(
+        "labels: {liver: 3, lesion: 7}\nregions: {whole liver: [liver, lesion], lesion: [lesion]}\nignore: 200\n"
+    )
+    assert evaluate(folders, f"label_table={folders / 'table.yaml'}") == 0
+    full = scores_in(folders)
+    assert [structure.name for structure in full.structures] == ["whole liver", "lesion"]
+    assert full.cases[2].structures[0].dice == pytest.approx(2 * 6 * 7 * 5 / (2 * 6 * 8 * 5))
+    labels = labels_of(2)
+    labels[:, 8:] = 200
+    write(folders / "labels", "case_2.nii.gz", labels)
+    assert evaluate(folders, f"label_table={folders / 'table.yaml'}") == 0
+    part = scores_in(folders)
+    assert part.cases[2].structures[0].dice == pytest.approx(2 * 5 / (5 + 6))
+    assert part.cases[:2] == full.cases[:2]
+
+
+def test_a_label_table_that_names_nothing_is_refused(folders, capsys):
+    (folders / "table.yaml").write_text("channels: [CT]\n")
+    assert evaluate(folders, f"label_table={folders / 'table.yaml'}") == 2
+    assert "names no labels" in capsys.readouterr().err

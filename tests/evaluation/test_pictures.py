@@ -6,12 +6,16 @@ import numpy as np
 import pytest
 from PIL import Image as Png
 
-from medseg.cases.labels import Label
+from medseg.cases.labels import Label, LabelTable
 from medseg.errors import MedsegError
-from medseg.evaluation.palette import COLORS, color_of, colors_of
+from medseg.evaluation.palette import COLORS, color_of, colors_of, topmost
 from medseg.evaluation.pictures import draw_case, draw_comparison, draw_curves, draw_scores
 from medseg.evaluation.scores import score_case, summarise
 from medseg.evaluation.views import choose_views, grey_range, turned
+
+from tiny import nested_regions, table_named, table_of
+
+TWO, THREE = table_named("one", "two"), table_named("one", "two", "nowhere")
 
 RAS = np.array([[0, 0, 1.0, 0], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1]])
 
@@ -116,9 +120,9 @@ def test_more_structures_than_the_legend_holds_are_counted(tmp_path):
 
 
 def test_pictures_are_the_same_bytes_every_time(tmp_path):
-    case = score_case(np.roll(body(), 1, 1), body(), (1.0, 1.0, 1.0), ("one", "two"), case="a")
+    case = score_case(np.roll(body(), 1, 1), body(), (1.0, 1.0, 1.0), TWO, case="a")
     for name in ("first.png", "second.png"):
-        draw_case(tmp_path / name, None, body(), np.roll(body(), 1, 1), (1.0, 1.0, 1.0), case, affine=RAS)
+        draw_case(tmp_path / name, None, body(), np.roll(body(), 1, 1), (1.0, 1.0, 1.0), case, TWO, RAS)
     assert (tmp_path / "first.png").read_bytes() == (tmp_path / "second.png").read_bytes()
 
 
@@ -138,8 +142,8 @@ def test_scores_are_drawn_with_missed_and_absent_structures(tmp_path):
     missed = body()
     missed[missed == 2] = 0
     cases = [
-        score_case(np.roll(body(), 1, 1), body(), (1.0, 1.0, 1.0), ("one", "two", "nowhere"), case="a"),
-        score_case(missed, body(), (1.0, 1.0, 1.0), ("one", "two", "nowhere"), case="b"),
+        score_case(np.roll(body(), 1, 1), body(), (1.0, 1.0, 1.0), THREE, case="a"),
+        score_case(missed, body(), (1.0, 1.0, 1.0), THREE, case="b"),
     ]
     draw_scores(tmp_path / "scores.png", summarise(cases))
     assert pixels_of(tmp_path / "scores.png").size
@@ -153,5 +157,25 @@ def test_a_picture_that_cannot_be_written_leaves_nothing(tmp_path):
 
 def test_default_colours_differ_and_given_ones_are_kept():
     assert len({color_of(index) for index in range(1, 118)}) == 117
-    labels = (Label(name="background", value=0), Label(name="a", value=1, color=(1, 2, 3)), Label(name="b", value=2))
-    assert colors_of(labels) == ((1, 2, 3), COLORS[1])
+    table = LabelTable(labels=(Label(name="a", value=1, color=(1, 2, 3)), Label(name="b", value=2)))
+    assert colors_of(table.targets) == ((1, 2, 3), COLORS[1])
+
+
+def test_the_innermost_region_lies_on_top_and_what_nobody_annotated_below_all():
+    table = table_of(3, regions=nested_regions(3)[1:], ignore=9)
+    labels = np.array([[[0, 1, 2, 3, 4]]], np.uint8)
+    assert topmost(labels, table).ravel().tolist() == [0, 0, 1, 2, 0]
+    assert topmost(labels[..., :4], table_of(3)).ravel().tolist() == [0, 1, 2, 3]
+
+
+def test_what_nobody_annotated_is_veiled(tmp_path):
+    table = table_of(2, ignore=9, regions=nested_regions(2))
+    pixels = []
+    for first in (24, 16):
+        truth = body()
+        truth[:, :, first:] = table.ignore_index
+        scores = score_case(truth % 3, body(), (1.0, 1.0, 1.0), table, case="a")
+        draw_case(tmp_path / "a.png", body() * 50.0, truth, body(), (1.0, 1.0, 1.0), scores, table, RAS)
+        pixels.append(pixels_of(tmp_path / "a.png").astype(int))
+    greyer = (np.ptp(pixels[1], axis=2) < np.ptp(pixels[0], axis=2) - 20).mean()
+    assert 0.001 < greyer < 0.2

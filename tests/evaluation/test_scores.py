@@ -9,7 +9,9 @@ from medseg.errors import MedsegError
 from medseg.evaluation.bootstrap import interval, resampled_means
 from medseg.evaluation.scores import Scores, as_rows, rank_cases, score_case, summarise, write_csv
 
-NAMES = ("liver", "lesion")
+from tiny import table_named
+
+TABLE = table_named("liver", "lesion")
 
 
 def make_case(name, shift=0, lesion="both"):
@@ -19,7 +21,7 @@ def make_case(name, shift=0, lesion="both"):
     for labels, wanted in ((truth, ("both", "missed")), (prediction, ("both", "false alarm"))):
         if lesion in wanted:
             labels[3:5, 3:6, 9:12] = 2
-    return score_case(prediction, truth, (2.0, 1.0, 1.0), NAMES, case=name)
+    return score_case(prediction, truth, (2.0, 1.0, 1.0), TABLE, case=name)
 
 
 @pytest.fixture
@@ -108,7 +110,7 @@ def test_the_csv_has_one_row_for_each_case_and_structure(scores, tmp_path):
     write_csv(tmp_path / "scores.csv", scores)
     with (tmp_path / "scores.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
-    assert [(row["case"], row["structure"]) for row in rows] == [(c, s) for c in "abcde" for s in NAMES]
+    assert [(row["case"], row["structure"]) for row in rows] == [(c, s) for c in "abcde" for s in TABLE.names]
     missed = rows[7]
     assert (missed["status"], float(missed["dice"]), missed["hd95_mm"]) == ("missed", 0, "")
     assert float(rows[0]["dice"]) == scores.cases[0].structures[0].dice
@@ -134,10 +136,10 @@ def test_nothing_to_summarise_is_an_error():
 
 def test_cases_with_other_structures_or_tolerance_are_not_pooled():
     labels = np.ones((3, 3, 3), np.uint8)
-    first = score_case(labels, labels, (1.0, 1.0, 1.0), ("one",))
+    first = score_case(labels, labels, (1.0, 1.0, 1.0), table_named("one"))
     for other in (
-        score_case(labels, labels, (1.0, 1.0, 1.0), ("two",)),
-        score_case(labels, labels, (1.0, 1.0, 1.0), ("one",), tolerance_mm=2.0),
+        score_case(labels, labels, (1.0, 1.0, 1.0), table_named("two")),
+        score_case(labels, labels, (1.0, 1.0, 1.0), table_named("one"), tolerance_mm=2.0),
     ):
         with pytest.raises(MedsegError, match="can't be pooled"):
             summarise([first, other])

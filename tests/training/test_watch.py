@@ -66,7 +66,7 @@ def test_a_check_scores_whole_cases_as_the_final_scores_do(prepared: Path) -> No
     for name in HELD_OUT[:3]:
         case = open_prepared(prepared, name)
         found = predict_image(case.image, case.grid, [network], CONFIGURATION, labels=TABLE, step=1.0)
-        scores = score_case(found, np.asarray(case.labels), (1.0, 1.0, 1.0), TABLE.names)
+        scores = score_case(found, np.asarray(case.labels), (1.0, 1.0, 1.0), TABLE)
         expected.append([structure.dice for structure in scores.structures])
     assert check.iteration == 7
     assert np.allclose(np.array(check.structures), np.mean(np.array(expected), axis=0))
