@@ -39,7 +39,7 @@ def run(words: Mapping[str, str]) -> None:
     model = imported.model
     for configuration, folds in model.weights.items():
         say(f"{configuration}: fold(s) {', '.join(str(fold) for fold in folds)}, trained by {imported.trainer}")
-    say(f"Labels: {', '.join(model.labels.names)}; images are taken as {model.plan.orientation}.")
+    say(f"Labels: {', '.join(model.labels.target_names)}; images are taken as {model.plan.orientation}.")
     say(
         f"Bundle: {settings.output}\nNext: medseg predict model={settings.output} input=DIR output=DIR"
         "\n      compat=nnunet gives nnU-Net's own labels, voxel by voxel"

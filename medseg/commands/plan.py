@@ -179,7 +179,8 @@ def _with_budget(plan: Plan, settings: PlanSettings) -> Plan:
 
 def _show(plan: Plan, dataset: Dataset, workspace: Workspace) -> None:
     test = f" and {len(dataset.test)} set aside for 'medseg test'" if dataset.test else ""
-    known = f"channels {', '.join(dataset.channels)}, labels {', '.join(dataset.labels.names)}"
+    targets = "regions" if dataset.labels.regions else "labels"
+    known = f"channels {', '.join(dataset.channels)}, {targets} {', '.join(dataset.labels.target_names)}"
     say(f"{len(dataset.cases)} cases{test}, {known}")
     rows = [
         (

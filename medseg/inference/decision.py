@@ -58,7 +58,7 @@ class RegionsFound:
     written: tuple[int, ...]
     """The label index of each region, in their order."""
     logits: bool = False
-    """Whether the scores are logits; their sigmoid is rounded as they are, which in half precision nnU-Net does too."""
+    """Whether the scores are logits; their sigmoid is taken in float32, as in nnU-Net."""
 
     @property
     def largest_index(self) -> int:
@@ -71,7 +71,7 @@ class RegionsFound:
     def answer(self, planes: Iterable[Tensor]) -> Tensor:
         """Whether the one region is found, 0 or 1."""
         (plane,) = planes
-        return ((plane.sigmoid() if self.logits else plane) > 0.5).to(torch.uint8)
+        return ((plane.float().sigmoid() if self.logits else plane) > 0.5).to(torch.uint8)
 
     def labels(self, answers: Sequence[Tensor]) -> Tensor:
         """Label indices from the answers to all questions."""

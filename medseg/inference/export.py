@@ -14,6 +14,7 @@ from typing import Any, ClassVar, Literal
 import torch
 from torch import nn
 
+from medseg.cases.labels import LabelTable
 from medseg.documents import Document, Record
 from medseg.errors import CheckpointError, MedsegError
 from medseg.inference.bundle import bundle_written_whole, weights_name
@@ -27,13 +28,13 @@ _SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torchscript": ".ts"}
 
 
 class ExportedLabel(Record):
-    """One class of the output."""
+    """One class or region of the output."""
 
     index: int
     """Its place on the class axis of the logits."""
     name: str
     value: int
-    """What stands for it in label files."""
+    """What stands for it in label files; of regions the last one found is written."""
 
 
 class Export(Document):
@@ -72,7 +73,7 @@ class Export(Document):
     restoring: str
     """How class scores become labels on the file's own grid."""
     labels: tuple[ExportedLabel, ...]
-    """Classes in the order of the logits."""
+    """Classes, or regions in the order of writing, in the order of the logits."""
 
 
 _NORMALISATION = {
@@ -90,14 +91,17 @@ _RESAMPLING = (
     "is resampled apart by nearest neighbour. In 2D the first axis is never resampled"
 )
 _TILING = (
-    "per axis ceil((size - patch) / (step * patch)) + 1 tiles evenly spaced from edge to edge, step 0.5; softmax of "
-    "each tile's logits, averaged with a Gaussian weight of sigma = patch / 8"
+    "per axis ceil((size - patch) / (step * patch)) + 1 tiles evenly spaced from edge to edge, step 0.5; {activation} "
+    "of each tile's logits, averaged with a Gaussian weight of sigma = patch / 8"
 )
 _RESTORING = (
     "probabilities are resampled to the cropped image by linear interpolation (nearest along an axis resampled apart); "
-    "the class with the highest is taken (the lowest index of equals) and put back into the box (outside: index 0); "
-    "the axes are put back in the file's order"
+    "{decision} and put back into the box (outside: background); the axes are put back in the file's order"
 )
+_DECISIONS = {
+    "softmax": "the class with the highest is taken (the lowest index of equals)",
+    "sigmoid": "from the first region to the last, the value of each is written where its probability is above 1/2",
+}
 
 
 def export_model(
@@ -146,14 +150,18 @@ def describe_export(model: Model, description: WeightsDescription, files: Mappin
         spacing=spacing,
         resampling=_RESAMPLING,
         patch_size=configuration.patch_size,
-        tiling=_TILING,
+        tiling=_TILING.format(activation=model.labels.activation),
         mirror_axes=description.mirror_axes,
-        restoring=_RESTORING,
-        labels=tuple(
-            ExportedLabel(index=index, name=label.name, value=label.value)
-            for index, label in enumerate(model.labels.labels)
-        ),
+        restoring=_RESTORING.format(decision=_DECISIONS[model.labels.activation]),
+        labels=_outputs(model.labels),
     )
+
+
+def _outputs(table: LabelTable) -> tuple[ExportedLabel, ...]:
+    values = [(label.name, label.value) for label in table.labels]
+    if table.regions:
+        values = [(region.name, region.written) for region in table.regions]
+    return tuple(ExportedLabel(index=index, name=name, value=value) for index, (name, value) in enumerate(values))
 
 
 def _torch_network(path: Path) -> tuple[nn.Module, WeightsDescription]:

@@ -92,9 +92,13 @@ def plan_from_nnunet(
 def require_importable(
     plans: NnunetPlans, dataset: Mapping[str, Any], names: Sequence[str], folder: Path
 ) -> dict[str, NnunetConfiguration]:
-    """The configurations of these names. Raises PlanError that names everything that can't be imported."""
+    """The configurations of these names. Raises PlanError that names everything that can't be imported.
+
+    Raises DatasetError for labels or regions that contradict themselves.
+    """
+    labels_of(dataset, folder / "dataset.json")
     configurations = {name: plans.configuration(name, folder / "plans.json") for name in names}
-    reasons = [*_model_reasons(plans, dataset)]
+    reasons = [*_model_reasons(plans)]
     for configuration in configurations.values():
         reasons += _configuration_reasons(configuration)
     if reasons:
@@ -105,15 +109,8 @@ def require_importable(
     return configurations
 
 
-def _model_reasons(plans: NnunetPlans, dataset: Mapping[str, Any]) -> Iterator[str]:
+def _model_reasons(plans: NnunetPlans) -> Iterator[str]:
     """What is missing in medseg for the model as a whole, as 'medseg has no ...'."""
-    labels = dataset.get("labels")
-    labels = labels if isinstance(labels, dict) else {}
-    regions = [str(name) for name, value in labels.items() if isinstance(value, list)]
-    if regions or dataset.get("regions_class_order"):
-        yield f"regions ({', '.join(regions) or 'regions_class_order'})"
-    if any(str(name).lower() == "ignore" for name in labels):
-        yield "ignore label"
     if plans.label_manager != "LabelManager":
         yield f"label manager '{plans.label_manager}'"
     if plans.image_reader_writer not in _ORIENTATIONS:

@@ -35,6 +35,11 @@ class Model:
     """As nnU-Net's first releases wrote them."""
     blocks: tuple[int, ...] | None = None
     """Residual blocks of each encoder stage; None for the plain U-Net."""
+    regions: tuple[tuple[int, ...], ...] = ()
+    """Labels that each region joins; then ``classes`` is how many regions there are."""
+    written: tuple[int, ...] = ()
+    """What stands for each region, in the order of writing."""
+    ignore: int | None = None
 
     @property
     def dimensions(self) -> int:
@@ -72,6 +77,21 @@ MODELS = {
         "2d", (24, 16), (1.0, 1.0), ((3, 3),) * 2, ((1, 1), (2, 2)),
         ("CTNormalization",), (False,), 3, (0,), (0, 1), (0, 1, 2), "SimpleITKIO",
         (5, 30, 21), (3.0, 1.1, 0.9), flat_plans=True, blocks=(1, 3),
+    ),
+    "regions": Model(
+        "3d_fullres", (16, 16, 16), (1.1, 1.0, 1.0), ((3, 3, 3),) * 2, ((1, 1, 1), (2, 2, 2)),
+        ("ZScoreNormalization", "NoNormalization"), (True, False), 3, (0, 1), (0, 1, 2), (0, 1, 2), "SimpleITKIO",
+        (20, 27, 24), (1.3, 0.8, 1.1), regions=((1, 2, 3), (2, 3), (3,)), written=(1, 2, 3),
+    ),
+    "regions_flat": Model(
+        "2d", (16, 24), (1.0, 1.0), ((3, 3),) * 2, ((1, 1), (2, 2)),
+        ("ZScoreNormalization",), (False,), 2, (0,), (0, 1), (2, 0, 1), "NibabelIO",
+        (26, 7, 30), (1.0, 3.5, 1.0), regions=((1, 2), (1,)), written=(2, 1), ignore=3,
+    ),
+    "ignoring": Model(
+        "3d_fullres", (8, 16, 16), (2.0, 1.0, 1.0), ((1, 3, 3), (3, 3, 3)), ((1, 1, 1), (1, 2, 2)),
+        ("CTNormalization",), (False,), 3, (0,), (0, 1, 2), (0, 1, 2), "SimpleITKIO",
+        (13, 24, 26), (2.0, 1.1, 0.9), ignore=3,
     ),
 }  # fmt: skip
 
@@ -158,12 +178,15 @@ def _flat_network(model: Model) -> dict:
 
 def dataset_of(model: Model) -> dict:
     """dataset.json."""
+    labels: dict = {f"structure_{value}": value for value in range(1, model.classes)}
+    if model.regions:
+        labels = {f"region_{number}": list(values) for number, values in enumerate(model.regions)}
     return {
         "channel_names": {str(index): f"channel_{index}" for index in range(len(model.schemes))},
-        "labels": {"background": 0} | {f"structure_{value}": value for value in range(1, model.classes)},
+        "labels": {"background": 0} | labels | ({} if model.ignore is None else {"ignore": model.ignore}),
         "numTraining": 5,
         "file_ending": ".nii.gz",
-    }
+    } | ({"regions_class_order": list(model.written)} if model.regions else {})
 
 
 def weights_of(model: Model, fold: int) -> dict[str, np.ndarray]:
@@ -251,3 +274,13 @@ def copies_of(array: np.ndarray, affine: np.ndarray) -> Iterator[tuple[str, np.n
     yield "other_axes", array.transpose(2, 0, 1), affine[:, [1, 2, 0, 3]]
     yield "thick_slices", array[::4], affine @ np.diag([1.0, 1.0, 4.0, 1.0])
     yield "other_spacing", array, affine @ np.diag([0.9, 0.8, 1.2, 1.0])
+
+
+REGIONS_OF_LOSS = ((1, 2, 3), (2, 3))
+
+
+def loss_batch(regions: bool, ignoring: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Logits (2, outputs, 3, 4, 5) float64 for three structures or two regions, and labels; 4 is ignored."""
+    random = np.random.default_rng(7)
+    logits = 2 * random.standard_normal((2, len(REGIONS_OF_LOSS) if regions else 4, 3, 4, 5))
+    return logits, random.integers(0, 5 if ignoring else 4, (2, 3, 4, 5))

@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 import torch
 
+from medseg.cases.labels import LabelTable
+from medseg.cases.regions import Region
 from medseg.cli import main
 from medseg.errors import CheckpointError, SettingsError
 from medseg.images.formats import read_labels
@@ -21,20 +23,30 @@ from tiny import TABLE, tiny_plan, write_tiny_dataset
 pytest.importorskip("onnxruntime", reason="needs the extra: pip install 'medseg[onnx]'")
 
 
-def trained(folder: Path, dimensions: int = 3, folds: int = 1) -> Workspace:
+REGIONS = LabelTable(
+    labels=TABLE.labels,
+    regions=(
+        Region(name="both", labels=("ball", "box"), written=1),
+        Region(name="box", labels=("box",), written=2),
+    ),
+)
+
+
+def trained(folder: Path, dimensions: int = 3, folds: int = 1, table: LabelTable = TABLE) -> Workspace:
     """A workspace with networks of random weights."""
     plan, workspace = tiny_plan(dimensions), Workspace(folder)
     plan.save(workspace.plan)
-    TABLE.save(workspace.labels)
+    table.save(workspace.labels)
     name, configuration = plan.configuration(None)
     for fold in range(folds):
         torch.manual_seed(fold)
-        network = build_network(configuration.network, dimensions, 1, 3)
+        network = build_network(configuration.network, dimensions, 1, table.outputs)
         description = {
             "configuration_name": name,
             "configuration": configuration.model_dump(mode="json", exclude_none=True),
             "channels": 1,
-            "classes": 3,
+            "classes": table.outputs,
+            "activation": table.activation,
             "mirror_axes": [0, 1, 2],
             "preparation": preparation_of(plan),
         }
@@ -49,10 +61,10 @@ def predicted(tmp_path: Path, model: Path, name: str, *words: str) -> list[np.nd
     return [read_labels(path).array for path in sorted(output.glob("*.nii.gz"))]
 
 
-@pytest.mark.parametrize("dimensions", [2, 3])
-def test_an_exported_model_predicts_the_same_labels(tmp_path, dimensions):
+@pytest.mark.parametrize(("dimensions", "table"), [(2, TABLE), (3, TABLE), (3, REGIONS)])
+def test_an_exported_model_predicts_the_same_labels(tmp_path, dimensions, table):
     write_tiny_dataset(tmp_path / "data", 2)
-    workspace = trained(tmp_path / "work", dimensions, folds=2)
+    workspace = trained(tmp_path / "work", dimensions, folds=2, table=table)
     assert main(["export", f"model={workspace.folder}", f"output={tmp_path / 'export'}"]) == 0
     by_torch = predicted(tmp_path, workspace.folder, "torch", "picture=false")
     by_graph = predicted(tmp_path, tmp_path / "export", "onnx", "picture=false")
@@ -82,6 +94,16 @@ def test_an_export_says_how_to_prepare_and_what_the_classes_are(tmp_path):
     assert set(export.networks) == {"0"}
     assert (tmp_path / "export" / export.networks["0"]).is_file()
     assert "export.json" in json.loads((tmp_path / "export/bundle.json").read_text())["files"]
+
+
+def test_an_export_of_regions_says_in_which_order_they_are_written(tmp_path):
+    workspace = trained(tmp_path / "work", table=REGIONS)
+    export_model(open_model(workspace.folder), tmp_path / "export")
+    export = Export.load(tmp_path / "export/export.json")
+    assert [(label.index, label.name, label.value) for label in export.labels] == [(0, "both", 1), (1, "box", 2)]
+    assert "sigmoid" in export.tiling
+    assert "above 1/2" in export.restoring
+    assert export.output["shape"] == ["batch", 2, 16, 16, 16]
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")

@@ -11,7 +11,7 @@ from golden.nnunet_cases import MODELS, Z_FIRST, copies_of, dataset_of, image_of
 from tiny_nnunet import save_checkpoint, write_nifti, write_nnunet_model
 
 from medseg.cases.case import Case
-from medseg.errors import CheckpointError, PlanError
+from medseg.errors import CheckpointError, DatasetError, PlanError
 from medseg.images.formats import read_image, read_labels
 from medseg.inference.bundle import Manifest, open_model
 from medseg.inference.model import Networks
@@ -52,8 +52,18 @@ def test_small_models_of_every_kind_give_nnunets_own_labels(tmp_path, small):
         write_nifti(file, channel, affine)
     expected = golden(name)
     assert np.bincount(expected.ravel())[1:].max() > 100
+    found = imported.model.labels.to_values(labels_of(Case("case", files), imported.model.load()))
     # None differs where this was made; another processor may round a convolution otherwise.
-    assert (labels_of(Case("case", files), imported.model.load()) != expected).sum() <= expected.size // 2000
+    assert (found != expected).sum() <= expected.size // 2000
+
+
+def test_regions_and_the_ignore_label_are_imported_with_their_model(small):
+    name, bundle, imported = small
+    model, table = MODELS[name], imported.model.labels
+    assert (table.outputs, table.ignore) == (model.classes, model.ignore)
+    assert tuple(region.written for region in table.regions) == model.written
+    place = f"{model.configuration}/fold_{model.folds[0]}.safetensors"
+    assert load_weights(bundle / place)[1]["activation"] == ("sigmoid" if model.regions else "softmax")
 
 
 def test_an_imported_plan_prepares_images_as_nnunet_does(small):
@@ -213,14 +223,19 @@ def test_what_medseg_lacks_is_named_before_a_checkpoint_is_opened(tmp_path, chan
 
 
 def test_everything_that_medseg_lacks_is_named_in_one_sentence(tmp_path):
-    dataset = dataset_of(FLAT)
-    dataset["labels"] = {"background": 0, "whole": [1, 2], "core": 2, "ignore": 3}
     plans = plans_of(FLAT) | {"image_reader_writer": "OwnIO", "label_manager": "OwnLabels"}
-    write_nnunet_model(tmp_path / "model", FLAT, plans, dataset)
+    write_nnunet_model(tmp_path / "model", FLAT, plans)
     with pytest.raises(PlanError) as caught:
         import_nnunet([tmp_path / "model"], tmp_path / "bundle")
-    said = "no regions (whole), no ignore label, no label manager 'OwnLabels', no image reader 'OwnIO'."
-    assert said in str(caught.value)
+    assert "medseg has no label manager 'OwnLabels', no image reader 'OwnIO'." in str(caught.value)
+
+
+def test_regions_that_no_label_map_can_hold_are_refused_before_a_checkpoint_is_opened(tmp_path):
+    dataset = dataset_of(FLAT) | {"regions_class_order": [2, 1]}
+    dataset["labels"] = {"background": 0, "core": 2, "whole": [1, 2]}
+    write_nnunet_model(tmp_path / "model", FLAT, None, dataset, network_weights=None)
+    with pytest.raises(DatasetError, match="List each region before those inside it"):
+        import_nnunet([tmp_path / "model"], tmp_path / "bundle")
 
 
 def test_a_folder_without_a_model_and_a_foreign_output_are_refused(tmp_path):

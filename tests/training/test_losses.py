@@ -1,13 +1,16 @@
 """The loss against brute force, finite differences, MONAI, and itself over two processes."""
 
+import json
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from golden.nnunet_cases import loss_batch
 
 from medseg.documents import dump_yaml
 from medseg.errors import PlanError
@@ -148,6 +151,19 @@ def test_the_value_is_the_definition(batch_dice, table):
     logits, labels = batch_for(table)
     loss = LOSSES["dice_ce"][table.activation](batch_dice, table)
     assert loss(logits, labels).item() == pytest.approx(by_hand(logits, labels, batch_dice, table), rel=1e-5)
+
+
+@pytest.mark.parametrize("batch_dice", [False, True])
+@pytest.mark.parametrize("name", list(TABLES))
+def test_value_and_gradient_are_nnunets(batch_dice, name):
+    expected = json.loads((Path(__file__).parents[1] / "golden/nnunet_losses.json").read_text())
+    table = TABLES[name]
+    values, truth = loss_batch(bool(table.regions), table.ignore is not None)
+    logits = torch.from_numpy(values).requires_grad_()
+    loss = LOSSES["dice_ce"][table.activation](batch_dice, table)(logits, torch.from_numpy(truth))
+    loss.backward()
+    found = loss.item(), float((logits.grad**2).sum())
+    assert found == pytest.approx(expected[f"{name}, {batch_dice}"], rel=1e-6)
 
 
 @pytest.mark.parametrize("batch_dice", [False, True])
