@@ -90,14 +90,17 @@ def test_no_patch_for_hardly_any_memory_is_said_in_one_sentence(abdomen, make_la
         default_plan(abdomen, make_labels(3), Machine(device="cuda", memory_bytes=10_000))
 
 
-def test_sides_are_not_mirrored_when_structures_come_in_pairs(make_fingerprint, make_labels):
+def test_sides_are_not_mirrored_when_a_structure_has_one(make_fingerprint, make_labels):
     coarse_sideways = make_fingerprint([(1, 1, 3.0)] * 3, [(100, 100, 40)] * 3, "canonical")
     pair = make_labels(["left kidney", "liver", "right kidney"])
     plan = default_plan(coarse_sideways, pair)
     assert plan.axis_order == (2, 0, 1)
     assert plan.training.mirror_axes == (1, 2)
     assert "'left kidney' and 'right kidney'" in plan.reasons["training.mirror_axes"]
-    assert default_plan(coarse_sideways, make_labels(["left kidney", "liver"])).training.mirror_axes == (0, 1, 2)
+    single = default_plan(coarse_sideways, make_labels(["left kidney", "liver"]))
+    assert single.training.mirror_axes == (1, 2)
+    assert "'left kidney' on the other side" in single.reasons["training.mirror_axes"]
+    assert default_plan(coarse_sideways, make_labels(["kidney", "liver"])).training.mirror_axes == (0, 1, 2)
     stored = make_fingerprint([(1, 1, 1)] * 3, [(100, 100, 40)] * 3)
     mirrored = make_plan(stored, pair, load_preset("nnunet"), LAPTOP)
     assert mirrored.training.mirror_axes == (0, 1, 2)
