@@ -19,6 +19,7 @@ from medseg.cases.labels import LabelTable
 from medseg.documents import Record
 from medseg.errors import CheckpointError, SettingsError
 from medseg.files import hash_content, hash_file
+from medseg.inference.components import ComponentRule
 from medseg.inference.onnx import OnnxNetwork, load_graph, to_onnx
 from medseg.networks.build import build_network
 from medseg.networks.weights import load_weights
@@ -152,6 +153,10 @@ class Networks:
     """Axes on which mirroring was allowed in training."""
     identity: str
     """Hash of the weights and of the preparation: equal models have equal ones, wherever they lie."""
+    beside: tuple[Networks, ...] = ()
+    """Other configurations whose probabilities are averaged with this one's."""
+    rules: tuple[ComponentRule, ...] = ()
+    """Post-processing that was learned for just these networks."""
 
     @property
     def bytes(self) -> int:

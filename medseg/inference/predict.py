@@ -12,8 +12,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from medseg.arrays import Image, Labels, label_dtype
 from medseg.cases.case import Case, doubt_sides, read_case_image
@@ -21,9 +22,11 @@ from medseg.cases.labels import LabelTable
 from medseg.errors import DatasetError, SettingsError
 from medseg.images.resample import resampled_shape
 from medseg.images.volume import Volume
-from medseg.inference.decision import decision_of
+from medseg.inference.components import apply_rules
+from medseg.inference.decision import decide, decision_of
 from medseg.inference.model import Networks
-from medseg.inference.restore import restore_labels
+from medseg.inference.restore import restore_labels, restore_scores
+from medseg.inference.slab import Rows
 from medseg.inference.sliding_window import Combine, predict_rows
 from medseg.planning.plan import ConfigurationPlan
 from medseg.preprocessing.grid import Grid
@@ -59,28 +62,74 @@ def predict_image(
     memory when left out. Raises MedsegError when a network gives NaN or the memory does not suffice, SettingsError for
     a step outside of 0 to 1.
     """
-    if not 0 < step <= 1:
-        raise SettingsError(f"step should be above 0 and at most 1 (a share of the patch), but is {step}.")
     device = torch.device(device)
     with _in_eval_mode(networks):
         for network in networks:
             network.to(device)
-        batch = tile_batch or choose_tile_batch(configuration, image.shape[0], labels.outputs, device)
-        rows = predict_rows(
-            image,
-            networks,
-            configuration.patch_size,
-            labels.outputs,
-            device=device,
-            mirror_axes=[axis for axis in mirror_axes if configuration.patch_size[axis] > 1],
-            step=step,
-            tile_batch=batch,
-            combine=combine,
-            activation=labels.activation,
-            case=case,
-            progress=progress,
-        )
+        options = Options(device, True, step, tile_batch, combine)
+        rows = _rows(image, networks, configuration, labels, mirror_axes, options, case, progress)
         return restore_labels(rows, grid, decision_of(labels, logits=combine != "probabilities"))
+
+
+def probability_rows(image: Volume, model: Networks, options: Options, case: str = "") -> tuple[Grid, Iterator[Tensor]]:
+    """Class probabilities of each row of the crop box, ``(K, Y, X)`` in network axes, ascending; and the Grid.
+
+    Only ``model`` itself is asked, not what stands beside it. Rows are computed as they are taken.
+    """
+    prepared, grid = prepare_image(image, model.plan, model.configuration)
+    axes = model.mirror_axes if options.mirror else ()
+    rows = _rows(prepared, model.networks, model.configuration, model.labels, axes, options, case, None)
+    return grid, restore_scores(rows, grid)
+
+
+def predict_together(
+    image: Volume, members: Sequence[Networks], combinations: Sequence[Sequence[int]], options: Options, case: str = ""
+) -> list[Labels]:
+    """Label indices ``(Z, Y, X)`` of an image for each combination of members (by place), in one pass over all of them.
+
+    The probabilities of a combination's members are averaged with equal weight. Memory grows with the members and with
+    one row, not with the volume times the classes. Raises what ``predict_case`` raises.
+    """
+    streams = [probability_rows(image, member, options, case) for member in members]
+    grid, decision = streams[0][0], decision_of(members[0].labels)
+    results = [np.zeros(grid.file_shape, dtype=label_dtype(decision.largest_index)) for _ in combinations]
+    box = tuple(slice(low, low + size) for low, size in zip(grid.crop_lower, grid.cropped_shape, strict=True))
+    crops = [grid.orient(result)[box] for result in results]
+    for index, rows in enumerate(zip(*(stream for _, stream in streams), strict=True)):
+        for crop, combination in zip(crops, combinations, strict=True):
+            average = sum(rows[place] for place in combination[1:]) + rows[combination[0]]
+            crop[index] = decide(average / len(combination), decision).cpu().numpy()
+    return results
+
+
+def _rows(
+    image: Image,
+    networks: Sequence[nn.Module],
+    configuration: ConfigurationPlan,
+    labels: LabelTable,
+    mirror_axes: Iterable[int],
+    options: Options,
+    case: str,
+    progress: Progress | None,
+) -> Iterator[Rows]:
+    """Scores of a prepared image, row by row."""
+    if not 0 < options.step <= 1:
+        raise SettingsError(f"step should be above 0 and at most 1 (a share of the patch), but is {options.step}.")
+    batch = options.tile_batch or choose_tile_batch(configuration, image.shape[0], labels.outputs, options.device)
+    return predict_rows(
+        image,
+        networks,
+        configuration.patch_size,
+        labels.outputs,
+        device=options.device,
+        mirror_axes=[axis for axis in mirror_axes if configuration.patch_size[axis] > 1],
+        step=options.step,
+        tile_batch=batch,
+        combine=options.combine,
+        activation=labels.activation,
+        case=case,
+        progress=progress,
+    )
 
 
 @contextmanager
@@ -105,6 +154,8 @@ class Options:
     step: float = 0.5
     tile_batch: int | None = None
     combine: Combine = "probabilities"
+    postprocess: bool = True
+    """Apply the component rules that ``medseg select`` has learned, where the model has any."""
 
 
 @dataclass(frozen=True)
@@ -133,21 +184,16 @@ def predict_case(
     doubts = _require_sides(case, image, model)
     if announce is not None:
         announce(estimate_memory(image, model, options))
-    prepared, grid = prepare_image(image, model.plan, model.configuration)
-    indices = predict_image(
-        prepared,
-        grid,
-        model.networks,
-        model.configuration,
-        labels=model.labels,
-        device=options.device,
-        mirror_axes=model.mirror_axes if options.mirror else (),
-        step=options.step,
-        tile_batch=options.tile_batch,
-        combine=options.combine,
-        case=case.name,
-        progress=progress,
-    )
+    if model.beside:
+        members = (model, *model.beside)
+        (indices,) = predict_together(image, members, [range(len(members))], options, case.name)
+    else:
+        prepared, grid = prepare_image(image, model.plan, model.configuration)
+        axes = model.mirror_axes if options.mirror else ()
+        rows = _rows(prepared, model.networks, model.configuration, model.labels, axes, options, case.name, progress)
+        indices = restore_labels(rows, grid, decision_of(model.labels, logits=options.combine != "probabilities"))
+    if options.postprocess and model.rules:
+        indices = apply_rules(indices, model.rules, model.labels)
     return Prediction(indices, image, (*image.remarks, *doubts))
 
 
@@ -207,8 +253,14 @@ class Memory:
 def estimate_memory(image: Volume, model: Networks, options: Options) -> Memory:
     """The peak of preparing, predicting and restoring an image, beyond the running program itself; an upper estimate.
 
-    Classes count with the slab of one patch's depth and with a few rows, never with the volume.
+    Classes count with the slab of one patch's depth and with a few rows, never with the volume. Configurations that are
+    averaged are all at work at once.
     """
+    parts = [_memory_of(image, member, options) for member in (model, *model.beside)]
+    return Memory(sum(part.host for part in parts), sum(part.device for part in parts))
+
+
+def _memory_of(image: Volume, model: Networks, options: Options) -> Memory:
     configuration, classes, channels = model.configuration, model.labels.outputs, image.array.shape[0]
     permutation, _ = network_axes(image, model.plan)
     spacing = permuted_spacing(image, permutation)

@@ -10,8 +10,10 @@ Scores in half precision are interpolated in float32 and rounded to half again, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -24,6 +26,7 @@ from medseg.inference.decision import Decision, decide
 from medseg.inference.slab import Rows
 from medseg.preprocessing.grid import Grid
 
+_Kept = TypeVar("_Kept")
 _WORTH_GATHERING = 0.25
 """Share of a row's voxels above which the whole row is interpolated: reading scattered voxels costs more each."""
 
@@ -50,29 +53,58 @@ def _as_they_are(rows: Iterable[Rows], decision: Decision) -> Iterator[tuple[int
             yield part.start + offset, row
 
 
+def restore_scores(rows: Iterable[Rows], grid: Grid) -> Iterator[Tensor]:
+    """All scores of each row of the crop box, ``(K, Y, X)`` float32 in network axes, in ascending order.
+
+    Interpolated as ``restore_labels`` does; configurations of one Plan have one crop box, so their rows can be averaged.
+    """
+    if grid.prepared_shape == grid.cropped_shape:
+        for part in rows:
+            yield from (part.scores[:, row].float() for row in range(part.scores.shape[1]))
+        return
+    z, y, x = _axes(grid)
+    sampler: _Sampler | None = None
+    for _, lower, upper, weights in _between(rows, z, lambda scores: scores):
+        sampler = sampler or _Sampler(y, x, lower.device)
+        scores = lower.float() if upper is lower else _mixed(lower.float(), upper.float(), *weights)
+        yield torch.stack([sampler.everywhere(one) for one in scores])
+
+
 def _resampled(rows: Iterable[Rows], grid: Grid, decision: Decision) -> Iterator[tuple[int, NDArray[np.integer]]]:
     """The crop's rows in ascending order, each as soon as the prepared rows on both sides of it are there."""
+    z, y, x = _axes(grid)
+    plane: _Plane | None = None
+    for index, lower, upper, weights in _between(rows, z, partial(_Row.of, decision=decision)):
+        plane = plane or _Plane(decision, _Sampler(y, x, lower.questions[0].device))
+        yield index, plane.labels(lower, upper, *weights).cpu().numpy()
+
+
+def _axes(grid: Grid) -> tuple[Neighbours, Neighbours, Neighbours]:
     separate = separate_axis(grid.prepared_spacing, grid.cropped_spacing)
     z, y, x = (
         neighbours(n, size, order=0 if axis == separate else 1)
         for axis, (n, size) in enumerate(zip(grid.prepared_shape, grid.cropped_shape, strict=True))
     )
-    plane: _Plane | None = None
+    return z, y, x
+
+
+def _between(
+    rows: Iterable[Rows], z: Neighbours, keep: Callable[[Tensor], _Kept]
+) -> Iterator[tuple[int, _Kept, _Kept, tuple[float, float]]]:
+    """For each row of the crop its place, what is kept of the prepared rows below and above it, and their weights."""
     waiting = 0
-    before: _Row | None = None
+    before: _Kept | None = None
     for part in rows:
-        plane = plane or _Plane(y, x, decision, part.scores.device)
         end = part.start + part.scores.shape[1]
         known = {} if before is None else {part.start - 1: before}
         while waiting < len(z.lower) and z.upper[waiting] < end:
             for index in (int(z.lower[waiting]), int(z.upper[waiting])):
                 if index not in known:
-                    known[index] = _Row.of(part.scores[:, index - part.start], decision)
-            lower, upper = known[int(z.lower[waiting])], known[int(z.upper[waiting])]
-            yield waiting, plane.labels(lower, upper, *z.weights(waiting)).cpu().numpy()
+                    known[index] = keep(part.scores[:, index - part.start])
+            yield waiting, known[int(z.lower[waiting])], known[int(z.upper[waiting])], z.weights(waiting)
             waiting += 1
             known = {index: row for index, row in known.items() if index >= z.lower[min(waiting, len(z.lower) - 1)]}
-        before = _Row.of(part.scores[:, -1].clone(), decision)  # the part is a view that the next one overwrites
+        before = keep(part.scores[:, -1].clone())  # the part is a view that the next one overwrites
 
 
 @dataclass(frozen=True)
@@ -113,46 +145,55 @@ class _Row:
         return cls(questions, tuple(decision.answer(question) for question in questions))
 
 
-class _Plane:
-    """Interpolation within a row, (Y, X) of the prepared grid to (Y, X) of the crop."""
+class _Sampler:
+    """Linear interpolation within a row, (Y, X) of the prepared grid to (Y, X) of the crop."""
 
-    def __init__(self, y: Neighbours, x: Neighbours, decision: Decision, device: torch.device) -> None:
-        self._decision = decision
-        self._y0, self._y1, self._wy0, self._wy1 = _tensors(y, device)
-        self._x0, self._x1, self._wx0, self._wx1 = _tensors(x, device)
+    def __init__(self, y: Neighbours, x: Neighbours, device: torch.device) -> None:
+        self.y0, self._y1, self._wy0, self._wy1 = _tensors(y, device)
+        self.x0, self._x1, self._wx0, self._wx1 = _tensors(x, device)
+
+    def everywhere(self, scores: Tensor) -> Tensor:
+        """One class's scores on the whole row."""
+        along_y = _mixed(scores[self.y0], scores[self._y1], self._wy0[:, None], self._wy1[:, None])
+        return _mixed(along_y[:, self.x0], along_y[:, self._x1], self._wx0, self._wx1)
+
+    def at(self, scores: Tensor, y: Tensor, x: Tensor) -> Tensor:
+        """The same arithmetic at single voxels, for all classes ``(K, Y, X)``."""
+        flat, width = scores.reshape(len(scores), -1), scores.shape[-1]
+        top, bottom, left, right = self.y0[y] * width, self._y1[y] * width, self.x0[x], self._x1[x]
+        at_left = _mixed(flat[:, top + left], flat[:, bottom + left], self._wy0[y], self._wy1[y])
+        at_right = _mixed(flat[:, top + right], flat[:, bottom + right], self._wy0[y], self._wy1[y])
+        return _mixed(at_left, at_right, self._wx0[x], self._wx1[x])
+
+
+@dataclass(frozen=True)
+class _Plane:
+    """Decisions on a row of the crop from the two prepared rows beside it."""
+
+    decision: Decision
+    sampler: _Sampler
 
     def labels(self, lower: _Row, upper: _Row, lower_weight: float, upper_weight: float) -> Tensor:
         """Label indices on the plane that lies between two prepared rows."""
-        return self._decision.labels(
+        return self.decision.labels(
             [self._answer(number, lower, upper, lower_weight, upper_weight) for number in range(len(lower.questions))]
         )
 
     def _answer(self, number: int, lower: _Row, upper: _Row, lower_weight: float, upper_weight: float) -> Tensor:
         """The answer to one question there."""
+        sampler = self.sampler
         settled = _settled(lower.answers[number], upper.answers[number])
-        result = lower.answers[number][self._y0][:, self._x0]
-        open_y, open_x = torch.nonzero(~settled[self._y0][:, self._x0], as_tuple=True)
+        result = lower.answers[number][sampler.y0][:, sampler.x0]
+        open_y, open_x = torch.nonzero(~settled[sampler.y0][:, sampler.x0], as_tuple=True)
         if len(open_y) == 0:
             return result
         scores, dtype = lower.questions[number].float(), lower.questions[number].dtype
         if upper is not lower:
             scores = _mixed(scores, upper.questions[number].float(), lower_weight, upper_weight)
         if len(open_y) > _WORTH_GATHERING * result.numel():
-            return self._decision.answer(self._one_class(one).to(dtype) for one in scores)
-        result[open_y, open_x] = self._decision.answer(self._at(scores, open_y, open_x).to(dtype))
+            return self.decision.answer(sampler.everywhere(one).to(dtype) for one in scores)
+        result[open_y, open_x] = self.decision.answer(sampler.at(scores, open_y, open_x).to(dtype))
         return result
-
-    def _one_class(self, scores: Tensor) -> Tensor:
-        along_y = _mixed(scores[self._y0], scores[self._y1], self._wy0[:, None], self._wy1[:, None])
-        return _mixed(along_y[:, self._x0], along_y[:, self._x1], self._wx0, self._wx1)
-
-    def _at(self, scores: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        """The same arithmetic at single voxels."""
-        flat, width = scores.reshape(len(scores), -1), scores.shape[-1]
-        top, bottom, left, right = self._y0[y] * width, self._y1[y] * width, self._x0[x], self._x1[x]
-        at_left = _mixed(flat[:, top + left], flat[:, bottom + left], self._wy0[y], self._wy1[y])
-        at_right = _mixed(flat[:, top + right], flat[:, bottom + right], self._wy0[y], self._wy1[y])
-        return _mixed(at_left, at_right, self._wx0[x], self._wx1[x])
 
 
 def _settled(lower: Tensor, upper: Tensor) -> Tensor:
