@@ -44,6 +44,11 @@ class Workspace:
     def folds(self) -> Path:
         return self.folder / "folds.yaml"
 
+    @property
+    def selection(self) -> Path:
+        """Which configurations predict, and with which post-processing."""
+        return self.folder / "selection.json"
+
     def prepared(self, configuration: str) -> Path:
         return self.folder / "prepared" / configuration
 

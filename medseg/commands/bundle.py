@@ -20,6 +20,8 @@ class BundleSettings(Settings):
     """A folder with trained folds; by default the one last used from here."""
     output: Path
     """Folder of the bundle: new, empty, or an older bundle, which is then replaced."""
+    everything: bool = False
+    """Take every trained fold along, not only what 'medseg select' has chosen."""
 
 
 SETTINGS = (BundleSettings,)
@@ -33,7 +35,7 @@ def run(words: Mapping[str, str]) -> None:
     workspace = Workspace(settings.workspace) if settings.workspace else last_used()
     if settings.workspace is None:
         say(f"Workspace: {workspace.folder} (the one last used from here)")
-    model = write_bundle(workspace, settings.output)
+    model = write_bundle(workspace, settings.output, settings.everything)
     for configuration, folds in model.weights.items():
         say(f"{configuration}: fold(s) {', '.join(str(fold) for fold in folds)}")
     say(f"Bundle: {settings.output}\nNext: medseg predict model={settings.output} input=DIR output=DIR")

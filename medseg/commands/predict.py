@@ -60,12 +60,14 @@ class PredictSettings(Settings):
     """onnx: ONNX Runtime on the CPU (needs the extra: pip install medseg[onnx]); auto: what the model was made for."""
     skip_existing: bool = False
     """Keep the labels that an earlier, interrupted run with the same model has written."""
+    postprocess: bool = True
+    """Apply the component rules that 'medseg select' has learned, if any."""
     picture: bool = True
     """Draw a PNG of the first few cases."""
 
 
 SETTINGS = (PredictSettings,)
-_DECISIVE = ("mirror", "step", "combine", "compat", "engine")
+_DECISIVE = ("mirror", "step", "combine", "compat", "engine", "postprocess")
 """Settings that change the labels, beside the model itself."""
 
 
@@ -95,7 +97,8 @@ def run(words: Mapping[str, str]) -> int:
     _require_apart(cases, targets)
     device = choose_device(settings.device)
     networks = model.load(settings.configuration, _folds(settings), device, settings.engine)
-    options = Options(device, settings.mirror, settings.step, settings.tile_batch, settings.compat or settings.combine)
+    combine = settings.compat or settings.combine
+    options = Options(device, settings.mirror, settings.step, settings.tile_batch, combine, settings.postprocess)
     outcome = _Outcome(failed={complaint.case: str(complaint) for complaint in complaints})
     if settings.skip_existing:
         outcome.done = _earlier(settings, networks, targets)
@@ -230,6 +233,10 @@ def _say_what(networks: Networks, count: int, outcome: _Outcome, options: Option
         f"{count} case(s){kept}; {networks.name}, fold(s) {folds}, {flips} mirror image(s) each, tiles "
         f"{'x'.join(map(str, networks.configuration.patch_size))} at step {options.step:g} on {options.device}"
     )
+    for other in networks.beside:
+        say(f"Averaged with {other.name}, fold(s) {', '.join(map(str, other.folds))}, as 'medseg select' has chosen")
+    if networks.rules and options.postprocess:
+        say(f"Post-processing: {len(networks.rules)} component rule(s) (postprocess=false leaves them out)")
 
 
 def _record(
@@ -246,6 +253,7 @@ def _record(
         "model_folder": str(model.folder.resolve()),
         "configuration": networks.name,
         "folds": list(networks.folds),
+        "averaged_with": {other.name: list(other.folds) for other in networks.beside},
         "device": str(options.device),
         "estimated_memory_bytes": outcome.largest_memory,
         "cases": outcome.done,

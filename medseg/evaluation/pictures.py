@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from medseg.arrays import Affine, Labels, Mask, Spacing
 from medseg.cases.labels import LabelTable
+from medseg.evaluation.comparison import Compared
 from medseg.evaluation.metrics import CaseScores
 from medseg.evaluation.palette import COLORS, Color, color_of, colors_of, fractions, topmost
 from medseg.evaluation.scores import Scores, rank_cases
@@ -143,6 +144,25 @@ def draw_curves(path: Path, rows: Sequence[Mapping[str, float | None]], early_de
     if panels[1].lines:
         panels[1].legend(frameon=False, loc="lower right")
     panels[2].yaxis.set_major_formatter("{x:g}")
+    _save(path, figure)
+
+
+def draw_candidates(path: Path, candidates: Sequence[Compared], chosen: str) -> None:
+    """Write a PNG with the Dice of each candidate and its 95 % interval, the best on top, the chosen one filled."""
+    figure = Figure(figsize=(8, 1.4 + 0.5 * len(candidates)), layout="constrained")
+    ax = figure.subplots()
+    for place, one in enumerate(reversed(candidates)):
+        if one.low is not None and one.high is not None:
+            ax.plot([one.low, one.high], [place, place], color="#c8c8c8", linewidth=4, solid_capstyle="round")
+        filled = _BLUE if one.name == chosen else "white"
+        ax.plot(one.dice, place, "o", markersize=9, color=_BLUE, markerfacecolor=filled, markeredgewidth=1.6)
+        text = f"{one.dice:.3f}" + (" (chosen)" if one.name == chosen else "")
+        ax.annotate(text, (one.dice, place), (0, 8), textcoords="offset points", ha="center", color=_INK, fontsize=9)
+    ax.set_yticks(range(len(candidates)), [_plain(one.name) for one in reversed(candidates)])
+    ax.set_ylim(-0.5, len(candidates) - 0.3)
+    ax.set_xlabel("mean Dice of held-out cases and its 95 % interval", color=_FAINT)
+    ax.grid(axis="x", color="#e6e6e6", linewidth=0.8)
+    _dress(ax, "Configurations and pairs")
     _save(path, figure)
 
 

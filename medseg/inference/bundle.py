@@ -1,8 +1,9 @@
 """A Model on disk: a bundle to carry away, or a workspace as it stands after training; one resolver for both.
 
 A bundle is a folder with ``bundle.json`` (format, checksum of every file, provenance, metrics), ``plan.yaml``,
-``labels.yaml`` and ``<configuration>/fold_<k>.safetensors``. It holds no names of cases. Nothing in it is executed or
-unpickled, and every file is compared with its checksum before it is read.
+``labels.yaml``, ``selection.json`` where one was made, a model card (``README.md``) and
+``<configuration>/fold_<k>.safetensors``. It holds no names of cases. Nothing in it is executed or unpickled, and every
+file is compared with its checksum before it is read.
 """
 
 from __future__ import annotations
@@ -22,13 +23,15 @@ from medseg.cases.labels import LabelTable
 from medseg.documents import Document, Record
 from medseg.errors import CheckpointError, MedsegError
 from medseg.evaluation.scores import Scores
-from medseg.files import folder_written_whole, hash_file
+from medseg.files import folder_written_whole, hash_file, write_text
+from medseg.inference.card import describe_model
 from medseg.inference.model import Fold, Model
+from medseg.inference.selection import Selection
 from medseg.networks.weights import load_weights
 from medseg.paths import Workspace, last_used
 from medseg.planning.plan import Plan
 
-_MANIFEST, _PLAN, _LABELS = "bundle.json", "plan.yaml", "labels.yaml"
+_MANIFEST, _PLAN, _LABELS, _SELECTION, _CARD = "bundle.json", "plan.yaml", "labels.yaml", "selection.json", "README.md"
 _WEIGHTS = re.compile(r"(?P<configuration>[\w-]+)/fold_(?P<fold>\d+|full)\.(safetensors|onnx)")
 
 
@@ -81,6 +84,24 @@ class Manifest(Document):
     provenance: Provenance
     metrics: dict[str, Any] = Field(default_factory=dict)
     """Scores of the held-out cases, by ``configuration/fold_k``; no single case."""
+    seal: str = ""
+    """Hash of everything else in this document."""
+
+    def sealed(self) -> Manifest:
+        """The same with its seal."""
+        return self.model_copy(update={"seal": self._own_hash()})
+
+    def require_sealed(self, path: Path) -> Manifest:
+        """The same. Raises CheckpointError where anything was changed after it was sealed."""
+        if self.seal != self._own_hash():
+            raise CheckpointError(
+                f"{path} is not as it was written: its own checksum differs. It was damaged or changed; copy the "
+                "bundle again from where it was made."
+            )
+        return self
+
+    def _own_hash(self) -> str:
+        return self.model_copy(update={"seal": ""}).content_hash()
 
 
 def open_model(path: Path | None) -> Model:
@@ -110,11 +131,12 @@ def _open_workspace(workspace: Workspace) -> Model:
             found[_fold(path.parent.name.removeprefix("fold_"))] = path
         if found:
             weights[configuration] = _in_order(found)
-    return Model(workspace.folder, plan, LabelTable.load(workspace.labels), weights)
+    selection = Selection.load(workspace.selection) if workspace.selection.is_file() else None
+    return Model(workspace.folder, plan, LabelTable.load(workspace.labels), weights, selection)
 
 
 def _open_bundle(folder: Path) -> Model:
-    manifest = Manifest.load(folder / _MANIFEST)
+    manifest = Manifest.load(folder / _MANIFEST).require_sealed(folder / _MANIFEST)
     for name in (_PLAN, _LABELS):
         if name not in manifest.files:
             raise CheckpointError(f"{folder / _MANIFEST} lists no {name}: the bundle is not whole. Bundle it again.")
@@ -126,7 +148,8 @@ def _open_bundle(folder: Path) -> Model:
         if match:
             weights.setdefault(match["configuration"], {})[_fold(match["fold"])] = folder / name
     ordered = {configuration: _in_order(folds) for configuration, folds in weights.items()}
-    return Model(folder, Plan.load(folder / _PLAN), LabelTable.load(folder / _LABELS), ordered)
+    selection = Selection.load(folder / _SELECTION) if _SELECTION in manifest.files else None
+    return Model(folder, Plan.load(folder / _PLAN), LabelTable.load(folder / _LABELS), ordered, selection)
 
 
 def _require_unaltered(folder: Path, name: str, expected: str) -> None:
@@ -142,11 +165,12 @@ def _require_unaltered(folder: Path, name: str, expected: str) -> None:
         )
 
 
-def write_bundle(workspace: Workspace, output: Path) -> Model:
-    """Collect every trained fold of a workspace in the folder ``output``, whole or not at all; returns it opened.
+def write_bundle(workspace: Workspace, output: Path, everything: bool = False) -> Model:
+    """Collect the trained folds of a workspace in the folder ``output``, whole or not at all; returns it opened.
 
-    An older bundle there is replaced. Raises CheckpointError when nothing is trained, when weights are damaged, or
-    when ``output`` holds something else.
+    Where ``medseg select`` has chosen, only what it chose, unless ``everything``. An older bundle there is replaced.
+    Raises CheckpointError when nothing is trained, when weights are damaged, when the selection was made for other
+    weights, or when ``output`` holds something else.
     """
     model = _open_workspace(workspace)
     if not model.weights:
@@ -155,16 +179,30 @@ def write_bundle(workspace: Workspace, output: Path) -> Model:
         raise CheckpointError(f"output={output} is, or holds, the workspace itself. Choose a new folder.")
     sources = {_PLAN: workspace.plan, _LABELS: workspace.labels}
     metrics: dict[str, Any] = {}
+    if model.selection is not None:
+        model.load()  # a selection that is stale is found now and not at the hospital
+        sources[_SELECTION] = workspace.selection
+        metrics["selection"] = model.selection.averages()
     for configuration, folds in model.weights.items():
-        for fold, path in folds.items():
-            load_weights(path)  # a damaged file is found now and not at the hospital
-            sources[weights_name(configuration, fold)] = path
+        for fold in _carried(model, configuration, everything):
+            load_weights(folds[fold])  # a damaged file is found now as well
+            sources[weights_name(configuration, fold)] = folds[fold]
             metrics |= _metrics(workspace, configuration, fold)
     with bundle_written_whole(output, model.plan, metrics) as folder:
         for name, source in sources.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, folder / name)
+        write_text(folder / _CARD, describe_model(model, workspace, sorted(sources)))
     return open_model(output)
+
+
+def _carried(model: Model, configuration: str, everything: bool) -> tuple[Fold, ...]:
+    """The folds of a configuration that a bundle takes along."""
+    trained = tuple(model.weights[configuration])
+    if everything or model.selection is None:
+        return trained
+    chosen = model.selection.folds.get(configuration)
+    return () if chosen is None else tuple(fold for fold in trained if fold in chosen or fold == "full")
 
 
 @contextmanager
@@ -183,7 +221,7 @@ def bundle_written_whole(
             files={name: hash_file(folder / name) for name in names},
             provenance=_provenance(plan, imported),
             metrics=dict(metrics or {}),
-        ).save(folder / _MANIFEST)
+        ).sealed().save(folder / _MANIFEST)
 
 
 def require_replaceable(output: Path) -> None:

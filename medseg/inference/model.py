@@ -6,7 +6,7 @@ Knows nothing of how a bundle or a workspace lies on the disk; that is ``medseg.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +21,7 @@ from medseg.errors import CheckpointError, SettingsError
 from medseg.files import hash_content, hash_file
 from medseg.inference.components import ComponentRule
 from medseg.inference.onnx import OnnxNetwork, load_graph, to_onnx
+from medseg.inference.selection import Selection
 from medseg.networks.build import build_network
 from medseg.networks.weights import load_weights
 from medseg.planning.plan import ConfigurationPlan, Plan
@@ -57,6 +58,8 @@ class Model:
     labels: LabelTable
     weights: Mapping[str, Mapping[Fold, Path]]
     """Trained folds of each configuration that has any."""
+    selection: Selection | None = None
+    """What to predict with by default, where ``medseg select`` has chosen."""
 
     def choose(
         self, configuration: str | None = None, folds: Sequence[Fold] | None = None
@@ -94,9 +97,32 @@ class Model:
     ) -> Networks:
         """Build the networks of the chosen folds once, on ``device`` and in eval mode.
 
-        Raises CheckpointError for damaged weights and for folds that do not fit the Plan or one another, SettingsError
-        for an engine that the files or the device do not allow.
+        Without ``configuration`` those that ``medseg select`` has chosen, if it has. Raises CheckpointError for damaged
+        weights, for folds that do not fit the Plan or one another, and for a selection made before another training;
+        SettingsError for an engine that the files or the device do not allow.
         """
+        selection = self.selection
+        if selection is None or configuration not in (None, *selection.chosen):
+            return self._load(configuration, folds, device, engine)
+        if configuration is not None and len(selection.chosen) > 1:
+            return self._load(configuration, folds, device, engine)
+        members = [
+            self._load(name, selection.folds[name] if folds is None else folds, device, engine)
+            for name in selection.chosen
+        ]
+        for member in members:
+            if folds is None and member.identity != selection.identities[member.name]:
+                raise CheckpointError(
+                    f"{self.folder}: '{member.name}' has been trained anew since 'medseg select' chose it. Run 'medseg "
+                    "select' again, or delete selection.json."
+                )
+        first, *others = members
+        identity = hash_content([member.identity for member in members]) if others else first.identity
+        return replace(first, beside=tuple(others), rules=selection.rules, identity=identity)
+
+    def _load(
+        self, configuration: str | None, folds: Sequence[Fold] | None, device: torch.device | str, engine: Engine
+    ) -> Networks:
         name, chosen = self.choose(configuration, folds)
         paths = [self.weights[name][fold] for fold in chosen]
         loaded = [(path, *_opened(path)) for path in paths]

@@ -31,7 +31,7 @@ from medseg.inference.sliding_window import Combine, predict_rows
 from medseg.planning.plan import ConfigurationPlan
 from medseg.preprocessing.grid import Grid
 from medseg.preprocessing.prepare import network_axes, permuted_spacing, prepare_image, prepared_spacing
-from medseg.progress import Progress
+from medseg.progress import Progress, Silent
 
 _CPU_VOXELS = 64**3
 """On a CPU a batch only saves the overhead of each call: one tile of 64 x 64 x 64, four of 256 x 256."""
@@ -83,7 +83,12 @@ def probability_rows(image: Volume, model: Networks, options: Options, case: str
 
 
 def predict_together(
-    image: Volume, members: Sequence[Networks], combinations: Sequence[Sequence[int]], options: Options, case: str = ""
+    image: Volume,
+    members: Sequence[Networks],
+    combinations: Sequence[Sequence[int]],
+    options: Options,
+    case: str = "",
+    progress: Progress | None = None,
 ) -> list[Labels]:
     """Label indices ``(Z, Y, X)`` of an image for each combination of members (by place), in one pass over all of them.
 
@@ -95,10 +100,14 @@ def predict_together(
     results = [np.zeros(grid.file_shape, dtype=label_dtype(decision.largest_index)) for _ in combinations]
     box = tuple(slice(low, low + size) for low, size in zip(grid.crop_lower, grid.cropped_shape, strict=True))
     crops = [grid.orient(result)[box] for result in results]
+    progress = progress or Silent()
+    progress.start(case or "predicting", grid.cropped_shape[0])
     for index, rows in enumerate(zip(*(stream for _, stream in streams), strict=True)):
         for crop, combination in zip(crops, combinations, strict=True):
             average = sum(rows[place] for place in combination[1:]) + rows[combination[0]]
             crop[index] = decide(average / len(combination), decision).cpu().numpy()
+        progress.advance()
+    progress.finish()
     return results
 
 
@@ -185,8 +194,13 @@ def predict_case(
     if announce is not None:
         announce(estimate_memory(image, model, options))
     if model.beside:
+        if options.combine != "probabilities":
+            raise SettingsError(
+                "Only the probabilities of several configurations can be averaged, not their logits. Name one with "
+                "configuration=NAME, or leave combine= and compat= out."
+            )
         members = (model, *model.beside)
-        (indices,) = predict_together(image, members, [range(len(members))], options, case.name)
+        (indices,) = predict_together(image, members, [range(len(members))], options, case.name, progress)
     else:
         prepared, grid = prepare_image(image, model.plan, model.configuration)
         axes = model.mirror_axes if options.mirror else ()

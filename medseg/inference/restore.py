@@ -56,7 +56,7 @@ def _as_they_are(rows: Iterable[Rows], decision: Decision) -> Iterator[tuple[int
 def restore_scores(rows: Iterable[Rows], grid: Grid) -> Iterator[Tensor]:
     """All scores of each row of the crop box, ``(K, Y, X)`` float32 in network axes, in ascending order.
 
-    Interpolated as ``restore_labels`` does; configurations of one Plan have one crop box, so their rows can be averaged.
+    Interpolated as ``restore_labels`` does. Configurations of one Plan have one crop box: their rows can be averaged.
     """
     if grid.prepared_shape == grid.cropped_shape:
         for part in rows:

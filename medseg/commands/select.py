@@ -1,0 +1,268 @@
+"""``medseg select``: compare the trained configurations and their pairs on held-out cases, and learn post-processing.
+
+After ``medseg train fold=all`` (for one or several configurations): ``medseg select``
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+import numpy as np
+
+from medseg.cases.case import Case, read_case_image, read_case_labels
+from medseg.cases.formats import read_dataset
+from medseg.commands.console import Bar, say, table
+from medseg.documents import Document
+from medseg.errors import CheckpointError, MedsegError
+from medseg.evaluation.scores import Scores, as_rows, score_case, summarise
+from medseg.images.formats import read_image, read_labels, write_labels
+from medseg.paths import Workspace, last_used
+from medseg.run_record import record_run
+from medseg.settings import Settings, build
+
+if TYPE_CHECKING:
+    from medseg.inference.components import ComponentRule
+    from medseg.inference.model import Model, Networks
+    from medseg.inference.predict import Options
+    from medseg.inference.selection import Selection
+
+Candidate = tuple[str, ...]
+
+
+class SelectSettings(Settings):
+    """Settings of ``medseg select``."""
+
+    workspace: Path | None = None
+    """A workspace with trained folds; by default the one last used from here."""
+    configurations: tuple[str, ...] | None = None
+    """Which to compare; by default all that are trained."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute; auto takes a GPU where there is one."""
+    postprocess: bool = True
+    """Learn which component rules help."""
+
+
+SETTINGS = (SelectSettings,)
+
+
+class _Record(Document):
+    """Which networks the label maps in ``selection/`` are of; ``record.json``."""
+
+    kind: ClassVar[str] = "selection-record"
+
+    identities: dict[str, str]
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What is compared on what."""
+
+    workspace: Workspace
+    model: Model
+    cases: Mapping[str, Case]
+    """Held out by every configuration, by name."""
+    held_out: Mapping[str, Mapping[str, int]]
+    """For each configuration the fold that held each Case out."""
+    identities: Mapping[str, str]
+    options: Options
+
+    @property
+    def configurations(self) -> tuple[str, ...]:
+        return tuple(self.held_out)
+
+    @property
+    def folder(self) -> Path:
+        return self.workspace.folder / "selection"
+
+    def file(self, candidate: Candidate, name: str) -> Path:
+        """The predicted labels of a Case by a candidate."""
+        return self.folder / "_with_".join(candidate) / f"{name}.nii.gz"
+
+
+def run(words: Mapping[str, str]) -> None:
+    """Predict every held-out Case with every candidate, compare them, and write ``selection.json``."""
+    settings = build(SelectSettings, words)
+    from medseg.inference.selection import candidates_of, choose, learn_rules, make_selection
+
+    started = time.monotonic()
+    job = _read_job(settings)
+    candidates = candidates_of(job.configurations)
+    _predict_all(job, candidates)
+    tables = {candidate: _dice_of(job, candidate) for candidate in candidates}
+    chosen, compared = choose(tables)
+    rules: tuple[ComponentRule, ...] = ()
+    if settings.postprocess:
+        say("Trying component rules ...")
+        rules, _ = learn_rules(sorted(job.cases), lambda name: _pair(job, chosen, name), job.model.labels)
+    scores = _scores(job, chosen, rules)
+    folds = {name: sorted(set(found.values())) for name, found in job.held_out.items()}
+    selection = make_selection(chosen, compared, rules, folds, job.identities, scores)
+    selection.save(job.workspace.selection)
+    sources = {name: "words" if name in words else "default" for name in SelectSettings.model_fields}
+    facts: dict[str, Any] = {"seconds": round(time.monotonic() - started, 1), "cases": sorted(job.cases)}
+    record_run(job.folder / "run.json", "select", words, settings.model_dump(mode="json"), sources, facts)
+    _show(job, selection, scores)
+
+
+def _read_job(settings: SelectSettings) -> _Job:
+    from medseg.inference.bundle import open_model
+    from medseg.inference.devices import choose_device
+    from medseg.inference.predict import Options
+    from medseg.training.recipe import Recipe
+
+    workspace = Workspace(settings.workspace) if settings.workspace else last_used()
+    if settings.workspace is None:
+        say(f"Workspace: {workspace.folder} (the one last used from here)")
+    if not workspace.plan.is_file():
+        raise CheckpointError(f"{workspace.folder} is no workspace; a bundle has no held-out cases to select by.")
+    model, dataset = open_model(workspace.folder), read_dataset(workspace.dataset)
+    held_out: dict[str, dict[str, int]] = {}
+    identities: dict[str, str] = {}
+    for name in settings.configurations or model.weights:
+        numbered = [fold for fold in model.choose(name)[1] if isinstance(fold, int)]
+        recipes = {fold: Recipe.load(workspace.fold(name, fold) / "recipe.json") for fold in numbered}
+        if not any(recipe.validation_cases for recipe in recipes.values()):
+            say(f"{name} has no fold that holds cases out; it is left aside.")
+            continue
+        held_out[name] = {case: fold for fold, recipe in recipes.items() for case in recipe.validation_cases}
+        identities[name] = model.load(name, numbered).identity
+    if not held_out:
+        raise CheckpointError(
+            f"{workspace.folder} has no trained fold with held-out cases. Run 'medseg train fold=all'."
+        )
+    known = {case.name: case for case in dataset.cases}
+    shared = set(known).intersection(*held_out.values())
+    if not shared:
+        raise CheckpointError(
+            f"No case is held out by all of {', '.join(held_out)}, so they can't be compared. Train the same folds of "
+            "each, or name some with configurations=."
+        )
+    _tell_missing(held_out, len(shared), len(known))
+    cases = {name: known[name] for name in sorted(shared)}
+    return _Job(workspace, model, cases, held_out, identities, Options(choose_device(settings.device)))
+
+
+def _tell_missing(held_out: Mapping[str, Mapping[str, int]], shared: int, known: int) -> None:
+    for name, found in held_out.items():
+        say(f"{name}: fold(s) {', '.join(map(str, sorted(set(found.values()))))}, {len(found)} held-out cases")
+    if shared < known:
+        say(f"Compared are the {shared} of {known} cases that every configuration has held out.")
+
+
+def _predict_all(job: _Job, candidates: Sequence[Candidate]) -> None:
+    """Label maps of every candidate and Case that are not there yet; nothing else is kept."""
+    record = _Record(identities=dict(job.identities))
+    path = job.folder / "record.json"
+    if not path.is_file() or _Record.load(path) != record:
+        if job.folder.exists():
+            shutil.rmtree(job.folder)
+        record.save(path)
+    waiting = [name for name in job.cases if any(not job.file(one, name).is_file() for one in candidates)]
+    waiting = _take_validation(job, candidates, waiting)
+    groups: dict[tuple[int, ...], list[str]] = {}
+    for name in waiting:
+        groups.setdefault(tuple(found[name] for found in job.held_out.values()), []).append(name)
+    with Bar() as bar:
+        bar.start("Predicting held-out cases", len(waiting))
+        for folds, names in groups.items():
+            members = [
+                job.model.load(configuration, [fold], job.options.device)
+                for configuration, fold in zip(job.configurations, folds, strict=True)
+            ]
+            for name in names:
+                _predict_one(job, job.cases[name], members, candidates)
+                bar.advance()
+        bar.finish()
+
+
+def _take_validation(job: _Job, candidates: Sequence[Candidate], waiting: Sequence[str]) -> list[str]:
+    """With a single configuration the labels that its training has written are the same: they are copied."""
+    if len(candidates) > 1:
+        return list(waiting)
+    ((configuration,),) = candidates
+    left = []
+    for name in waiting:
+        fold = job.held_out[configuration][name]
+        file = job.workspace.fold(configuration, fold) / "validation" / f"{name}.nii.gz"
+        if file.is_file():
+            volume = read_labels(file)
+            write_labels(job.file((configuration,), name), volume.array, volume)
+        else:
+            left.append(name)
+    return left
+
+
+def _predict_one(job: _Job, case: Case, members: Sequence[Networks], candidates: Sequence[Candidate]) -> None:
+    from medseg.inference.predict import predict_together
+
+    image = read_case_image(case, len(job.model.plan.channels))
+    places = [[job.configurations.index(name) for name in candidate] for candidate in candidates]
+    found = predict_together(image, members, places, job.options, case.name)
+    for candidate, indices in zip(candidates, found, strict=True):
+        write_labels(job.file(candidate, case.name), job.model.labels.to_values(indices), image)
+
+
+def _pair(job: _Job, candidate: Candidate, name: str) -> tuple[np.ndarray, np.ndarray]:
+    """Prediction and truth of a Case, label indices."""
+    case, labels = job.cases[name], job.model.labels
+    truth = read_case_labels(case, labels, read_image(case.images[0]))
+    return labels.to_indices(read_labels(job.file(candidate, name)).array), truth.array
+
+
+def _dice_of(job: _Job, candidate: Candidate) -> np.ndarray:
+    from medseg.evaluation.comparison import target_dice
+
+    labels = job.model.labels
+    return np.array([target_dice(*_pair(job, candidate, name), labels) for name in job.cases], dtype=np.float64)
+
+
+def _scores(job: _Job, chosen: Candidate, rules: Sequence[ComponentRule]) -> Scores:
+    from medseg.inference.components import apply_rules
+
+    labels = job.model.labels
+    scored = []
+    for name, case in job.cases.items():
+        prediction, truth = _pair(job, chosen, name)
+        spacing = read_image(case.images[0]).spacing
+        scored.append(score_case(apply_rules(prediction, rules, labels), truth, spacing, labels, case=name))
+    return summarise(scored)
+
+
+def _show(job: _Job, selection: Selection, scores: Scores) -> None:
+    from medseg.evaluation.pictures import draw_candidates
+    from medseg.inference.selection import JOINED
+
+    titles = ["candidate", "Dice [95 % interval]", "difference to the best single one", "p"]
+    rows = []
+    for one in selection.candidates:
+        reference = one.difference_low is None
+        difference = "-" if reference else f"{one.difference:+.4f} {_span(one.difference_low, one.difference_high)}"
+        mark = " *" if one.name == JOINED.join(selection.chosen) else ""
+        p = "-" if one.p_value is None else f"{one.p_value:.2g}"
+        rows.append([f"{one.name}{mark}", f"{one.dice:.4f} {_span(one.low, one.high)}", difference, p])
+    table(f"{selection.cases} out-of-fold predictions, * is chosen", titles, rows)
+    if len(selection.candidates) > len(job.configurations) and len(selection.chosen) == 1:
+        say("No pair is better than the best single configuration by more than chance.")
+    for rule in selection.rules:
+        what = "all structures together" if rule.target == "*" else f"'{rule.target}'"
+        say(f"Only the largest component of {what} is kept: Dice {rule.gain:+.4f}, {rule.cases} cases changed")
+    if not selection.rules:
+        say("No component rule helps.")
+    columns, cells = as_rows(scores)
+    table("What was chosen, on held-out cases", columns, cells)
+    picture = job.workspace.folder / "selection.png"
+    try:
+        draw_candidates(picture, selection.candidates, JOINED.join(selection.chosen))
+        say(f"Picture: {picture}")
+    except MedsegError as error:
+        say(f"No picture was drawn: {error}")
+    say(f"{job.workspace.selection}: 'medseg predict' and 'medseg bundle' follow it.\nNext: medseg bundle output=DIR")
+
+
+def _span(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"[{low:.4f}, {high:.4f}]"
