@@ -1,11 +1,12 @@
-"""The abdomen of phantoms: which bodies it is made of, where they lie, how bright they are and how much they vary.
+"""What the anatomy of a phantom is made of: bodies, the parts that they make up, and the whole.
 
-Knows no voxels and no random numbers. World coordinates are RAS+ in mm: x runs to the patient's right, y to the front,
-z to the head; the origin lies between the kidneys. Rough adult anatomy with the Hounsfield units of a portal-venous CT.
+Knows no voxels and no patient. World coordinates are RAS+ in mm: x runs to the patient's right, y to the front, z to
+the head.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,9 +15,7 @@ Point = tuple[float, float, float]
 """(x, y, z) in mm, RAS+: a place in the patient, not an index of voxels."""
 
 SOFT_TISSUE = 45.0
-"""HU of unenhanced soft tissue, from which contrast is counted."""
-AIR = -1000.0
-"""HU around the patient."""
+"""Intensity of unenhanced soft tissue, from which contrast is counted."""
 
 
 @dataclass(frozen=True)
@@ -31,16 +30,19 @@ class Body:
     """Degrees in the x-z plane; positive tips the top towards the patient's right."""
 
 
+Bodies = tuple[Body, ...]
+
+
 @dataclass(frozen=True)
 class Part:
     """A union of bodies with one intensity; a later Part covers an earlier one."""
 
     name: str
     intensity: float
-    """HU."""
-    bodies: tuple[Body, ...]
+    """HU, or the units of the first channel."""
+    bodies: Bodies
     spread: float = 5.0
-    """Standard deviation of the intensity from patient to patient, HU."""
+    """Standard deviation of the intensity from patient to patient."""
     wander_mm: float = 0.0
     """Standard deviation of the position along each axis; size and tilt vary with it."""
     moves_with: str = ""
@@ -48,64 +50,30 @@ class Part:
     belongs_to: str = ""
     """The structure whose label it bears where it has none of its own; otherwise it is background."""
     enhancing: bool = False
-    """Whether the contrast setting acts on it."""
+    """Whether the contrast setting acts on it (in the first channel)."""
+    told_from: str = ""
+    """The Part from which it differs by the recipe's lesion contrast, instead of an intensity of its own."""
+    others: tuple[float, ...] = ()
+    """Its intensity in further channels."""
 
 
-def _both_sides(body: Body) -> tuple[Body, Body]:
+@dataclass(frozen=True)
+class Anatomy:
+    """A part of the body, as all patients have it."""
+
+    parts: tuple[Part, ...]
+    """In the order of drawing."""
+    structures: tuple[str, ...]
+    """Parts that a recipe may label."""
+    around: tuple[float, ...]
+    """Intensity around the patient in each channel."""
+    lowest: float
+    """Intensities below it are set to it."""
+    grow: Callable[[np.random.Generator, tuple[float, float]], dict[str, Bodies]]
+    """Draws the bodies that every patient has elsewhere, by Part, from the smallest and largest radius in mm."""
+
+
+def both_sides(body: Body) -> Bodies:
+    """A body and its mirror image."""
     x, y, z = body.centre
     return body, Body((-x, y, z), body.axes, body.power, -body.turn)
-
-
-_LEVELS = range(-175, 211, 35)
-_VERTEBRAE = tuple(Body((0, -50, z), (23, 18, 14.5), 4.0) for z in _LEVELS)
-_DISCS = tuple(Body((0, -50, z + 17.5), (21, 16, 4), 4.0) for z in _LEVELS)
-_POSTERIOR = tuple(Body((0, -86, z - 5), (5, 14, 12), 3.0) for z in _LEVELS)
-_ARCHES = tuple(side for z in _LEVELS for side in _both_sides(Body((17, -73, z), (12, 8, 11), 3.0)))
-_RIBS = tuple(
-    Body(
-        (float(side * 132 * np.cos(angle)), float(92 * np.sin(angle)), float(level + 26 * np.sin(angle) * -1)),
-        (7, 7, 6),
-    )
-    for side in (-1, 1)
-    for angle in np.deg2rad((-62.0, -38.0, -14.0, 10.0, 34.0))
-    for level in (24, 58, 92, 126)
-)
-_RIGHT_KIDNEY, _LEFT_KIDNEY = (
-    Body((60, -46, -30), (27, 25, 53), 2.2, -9),
-    Body((-60, -46, -12), (27, 25, 53), 2.2, 9),
-)
-
-PARTS: tuple[Part, ...] = (
-    Part("skin", -98, (Body((0, 0, 0), (160, 116, 600), 2.5),)),
-    Part("wall", 52, (Body((0, -4, 0), (142, 98, 600), 2.5),)),
-    Part("cavity", -92, (Body((0, 4, 0), (129, 84, 600), 2.5),), spread=8),
-    Part("back muscles", 54, _both_sides(Body((34, -80, 0), (27, 18, 600), 2.4))),
-    Part("psoas", 56, _both_sides(Body((40, -46, -105), (17, 17, 75)))),
-    Part("lungs", -830, _both_sides(Body((68, -6, 172), (60, 74, 84))), spread=25, wander_mm=4),
-    Part("ribs", 320, _RIBS, spread=40),
-    Part("stomach", 25, (Body((-56, 34, 42), (44, 32, 38), 2.0, -20),), spread=15, wander_mm=7),
-    Part("gas", -850, (Body((-58, 52, 52), (24, 9, 18)),), spread=40, moves_with="stomach"),
-    Part("bowel", 35, ()),  # loops are drawn at random
-    Part("spine", 185, (*_VERTEBRAE, *_DISCS, *_POSTERIOR, *_ARCHES), spread=25),
-    Part("discs", 90, _DISCS, spread=8, belongs_to="spine"),
-    Part("canal", 30, (Body((0, -72, 0), (8, 7, 600)),)),
-    Part("aorta", 150, (Body((-10, -19, 0), (10, 10, 600)),), spread=15, wander_mm=2, enhancing=True),
-    Part("cava", 138, (Body((22, -20, 0), (13, 10, 600)),), spread=15, wander_mm=2, enhancing=True),
-    Part("pancreas", 88, (Body((-12, 14, 6), (54, 11, 13), 2.0, -12),), spread=10, wander_mm=5, enhancing=True),
-    Part("spleen", 120, (Body((-96, -34, 52), (23, 42, 48), 2.2, 14),), spread=10, wander_mm=6, enhancing=True),
-    Part(
-        "liver",
-        108,
-        (Body((66, 0, 42), (60, 74, 74), 2.4, 6), Body((20, 36, 62), (72, 38, 42), 2.2, 14)),
-        spread=10,
-        wander_mm=5,
-        enhancing=True,
-    ),
-    Part("lesion", 108, (), moves_with="liver", belongs_to="liver"),  # its place and size are drawn at random
-    Part("gall bladder", 8, (Body((46, 44, -6), (14, 16, 22)),), wander_mm=5),
-    Part("right kidney", 148, (_RIGHT_KIDNEY,), spread=14, wander_mm=5, enhancing=True),
-    Part("right sinus", -40, (Body((42, -40, -30), (15, 9, 19)),), spread=20, moves_with="right kidney"),
-    Part("left kidney", 148, (_LEFT_KIDNEY,), spread=14, wander_mm=5, enhancing=True),
-    Part("left sinus", -40, (Body((-42, -40, -12), (15, 9, 19)),), spread=20, moves_with="left kidney"),
-)
-"""In the order of drawing. Sizes in mm are half extents."""

@@ -12,12 +12,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.cases.phantom_anatomy import PARTS, SOFT_TISSUE, Body, Part, Point
+from medseg.cases.phantom_anatomy import SOFT_TISSUE, Anatomy, Body, Part, Point
 
 Floats = NDArray[np.floating]
 _WARP_MODES = 8
 _WARP_LIMIT_MM = 16.0
-_LOOPS = 22
 
 
 def random_stream(seed: int, case_index: int, purpose: int) -> np.random.Generator:
@@ -50,6 +49,7 @@ class Patient:
 
 
 def draw_patient(
+    anatomy: Anatomy,
     seed: int,
     case_index: int,
     shape: float,
@@ -61,24 +61,23 @@ def draw_patient(
     random = random_stream(seed, case_index, 0)
     scale = 1 + 0.05 * shape * np.clip(random.standard_normal(3), -2, 2)
     waves = _draw_waves(random, shape)
-    moves = {part.name: np.clip(random.standard_normal(8), -2.2, 2.2) for part in PARTS}
-    liver = next(part for part in PARTS if part.name == "liver")
-    lesion = _draw_lesion(random, liver.bodies[0], lesion_radius_mm)
-    loops = _draw_loops(random)
-    parts = []
-    for part in PARTS:
-        own, moved = moves[part.name], moves[part.moves_with or part.name]
-        leader = next(x for x in PARTS if x.name == (part.moves_with or part.name))
-        bodies = {"lesion": (lesion,), "bowel": loops}.get(part.name, part.bodies)
-        intensity = part.intensity + part.spread * own[7]
+    moves = {part.name: np.clip(random.standard_normal(8), -2.2, 2.2) for part in anatomy.parts}
+    grown = anatomy.grow(random, lesion_radius_mm)
+    by_name = {part.name: part for part in anatomy.parts}
+    parts: dict[str, Part] = {}
+    for part in anatomy.parts:
+        leader = part.moves_with or part.name
+        own_bodies = grown.get(part.name, part.bodies)
+        bodies = tuple(_moved(body, by_name[leader].wander_mm, moves[leader], shape) for body in own_bodies)
+        brighter = part.spread * moves[part.name][7]
+        intensity, *others = (float(level + brighter) for level in (part.intensity, *part.others))
         if part.enhancing:
             intensity = SOFT_TISSUE + contrast * (intensity - SOFT_TISSUE)
-        placed = tuple(_moved(body, leader.wander_mm, moved, shape) for body in bodies)
-        parts.append(replace(part, intensity=float(intensity), bodies=placed))
-    liver_intensity = next(part.intensity for part in parts if part.name == "liver")
-    parts = [replace(x, intensity=liver_intensity + lesion_contrast) if x.name == "lesion" else x for x in parts]
+        if part.told_from:
+            intensity = parts[part.told_from].intensity + lesion_contrast
+        parts[part.name] = replace(part, intensity=intensity, others=tuple(others), bodies=bodies)
     x, y, z = (float(value) for value in scale)
-    return Patient(tuple(parts), (x, y, z), waves)
+    return Patient(tuple(parts.values()), (x, y, z), waves)
 
 
 def _moved(body: Body, wander_mm: float, move: Floats, shape: float) -> Body:
@@ -96,26 +95,6 @@ def _draw_waves(random: np.random.Generator, shape: float) -> Floats:
     wave_number = 2 * np.pi / random.uniform(130, 320, (_WARP_MODES, 3, 1))
     phase = random.uniform(0, 2 * np.pi, (_WARP_MODES, 3, 1))
     return np.concatenate([amplitude, wave_number * direction, phase], axis=-1)
-
-
-def _draw_lesion(random: np.random.Generator, liver: Body, radius_mm: tuple[float, float]) -> Body:
-    """An ellipsoid well inside the liver's right lobe, clear of the kidney below it."""
-    direction = random.standard_normal(3)
-    place = 0.55 * random.uniform() ** (1 / 3) * direction / np.linalg.norm(direction)
-    place[2] = abs(place[2])
-    x, y, z = (float(c + p * a) for c, p, a in zip(liver.centre, place, liver.axes, strict=True))
-    mean_mm = random.uniform(min(radius_mm), max(radius_mm))
-    a, b, c = (float(mean_mm * factor) for factor in random.uniform(0.85, 1.15, 3))
-    return Body((x, y, z), (a, b, c))
-
-
-def _draw_loops(random: np.random.Generator) -> tuple[Body, ...]:
-    """Bowel in front of the kidneys and below the stomach."""
-    loops = []
-    for x, y, z, a, b, c, turn in random.uniform(0, 1, (_LOOPS, 7)):
-        centre = (float(-105 + 210 * x), float(-5 + 62 * y), float(-150 + 125 * z))
-        loops.append(Body(centre, (float(12 + 22 * a), float(10 + 10 * b), float(10 + 16 * c)), 2.0, float(180 * turn)))
-    return tuple(loops)
 
 
 def coverage(body: Body, place: list[Floats], spacing_xyz: Point) -> tuple[tuple[slice, ...], Floats] | None:

@@ -1,11 +1,13 @@
-"""Phantoms: CT-like abdomens with labels, made from a recipe and a seed, to try everything on without any data.
+"""Phantoms: CT-like abdomens and MR-like heads with labels, made from a recipe and a seed, to try everything on.
 
 The same recipe, case and seed give the same bytes. Lesions and organs have partial volume at their edges; a voxel has
-the label of the last body that fills at least half of it. Noise is Gaussian, correlated over a few millimetres.
+the label of the last body that fills at least half of it. Noise is Gaussian, correlated over a few millimetres. Labels
+may be sparse: then only some slices are annotated, spread over the image.
 """
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -16,38 +18,39 @@ from medseg.arrays import Spacing, Triple
 from medseg.cases.case import Case
 from medseg.cases.dataset import Dataset
 from medseg.cases.formats import read_dataset, save_dataset
-from medseg.cases.labels import LabelTable
-from medseg.cases.phantom_anatomy import AIR
 from medseg.cases.phantom_patient import Patient, draw_patient, parts_filled, random_stream
-from medseg.cases.phantom_recipe import PhantomRecipe, load_recipe
+from medseg.cases.phantom_recipe import ANATOMIES, PhantomRecipe, load_recipe, phantoms_named
 from medseg.errors import DatasetError, MedsegError
 from medseg.files import folder_written_whole
 from medseg.images.formats import write_image, write_labels
 from medseg.images.volume import Volume
 from medseg.progress import Progress, Silent
 
-__all__ = ["PhantomRecipe", "load_recipe", "make_phantom", "write_phantoms"]
+__all__ = ["PhantomRecipe", "load_recipe", "make_phantom", "phantoms_named", "write_phantoms"]
 
 _DIRECTIONS = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}
 """Letter -> world axis (x, y, z) and sign."""
 
 
 def make_phantom(recipe: PhantomRecipe, case_index: int, seed: int | None = None) -> tuple[Volume, Volume]:
-    """(image, labels) of one patient: float32 ``(1, Z, Y, X)`` whole HU, and Labels ``(Z, Y, X)`` of file values.
+    """(image, labels) of one patient: float32 ``(C, Z, Y, X)`` whole numbers, and Labels ``(Z, Y, X)`` of file values.
 
     ``seed`` replaces the recipe's. Anatomy depends on seed, case and ``shape`` alone, so that the same patient can be
     seen by several scanners.
     """
     seed = recipe.seed if seed is None else seed
+    anatomy = ANATOMIES[recipe.anatomy]
     patient = draw_patient(
-        seed, case_index, recipe.shape, recipe.lesion_radius_mm, recipe.lesion_contrast, recipe.contrast
+        anatomy, seed, case_index, recipe.shape, recipe.lesion_radius_mm, recipe.lesion_contrast, recipe.contrast
     )
     scanner = random_stream(seed, case_index, 1)
     spacing = _draw_spacing(recipe, scanner)
     affine, shape = _grid(recipe, spacing)
-    hounsfield, labels = _draw(recipe, patient, affine, shape, spacing)
-    hounsfield += _noise(recipe, scanner, shape, affine)
-    image = np.rint(np.maximum(hounsfield, -1024)).astype(np.float32)[None]
+    image, labels = _draw(recipe, patient, affine, shape, spacing)
+    image += np.stack([_noise(recipe, scanner, shape, affine) for _ in recipe.channels])
+    image = np.rint(np.maximum(image, anatomy.lowest)).astype(np.float32)
+    if recipe.annotated < 1:
+        labels = _annotated_in_part(labels, recipe, random_stream(seed, case_index, 2))
     return Volume(image, affine), Volume(labels, affine)
 
 
@@ -62,23 +65,25 @@ def write_phantoms(
     recipe = recipe if count is None else recipe.model_copy(update={"cases": count})
     if _are_there(recipe, folder):
         return folder / "dataset.yaml"
-    table = LabelTable(labels=recipe.labels)
     width = max(3, len(str(recipe.cases - 1)))
     progress.start(f"Making {recipe.cases} phantoms", recipe.cases)
     with folder_written_whole(folder) as new:
         cases = []
         for index in range(recipe.cases):
             name = f"phantom_{index:0{width}d}"
-            case = Case(name, (new / "images" / f"{name}.nii.gz",), new / "labels" / f"{name}.nii.gz")
+            endings = [""] if len(recipe.channels) == 1 else [f"_{index:04d}" for index in range(len(recipe.channels))]
+            files = tuple(new / "images" / f"{name}{ending}.nii.gz" for ending in endings)
+            case = Case(name, files, new / "labels" / f"{name}.nii.gz")
             image, labels = make_phantom(recipe, index)
             for path in (new / "images", new / "labels"):
                 path.mkdir(exist_ok=True)
-            write_image(case.images[0], image.array, image)
+            for file, channel in zip(files, image.array, strict=True):
+                write_image(file, channel[None], image)
             write_labels(new / "labels" / f"{name}.nii.gz", labels.array, labels)
             cases.append(case)
             progress.advance()
         recipe.save(new / "recipe.yaml")
-        save_dataset(Dataset(recipe.name, (recipe.channel,), table, tuple(cases)), new / "dataset.yaml")
+        save_dataset(Dataset(recipe.name, recipe.channels, recipe.table, tuple(cases)), new / "dataset.yaml")
     progress.finish()
     return folder / "dataset.yaml"
 
@@ -128,17 +133,31 @@ def _grid(recipe: PhantomRecipe, spacing: Spacing) -> tuple[NDArray[np.float64],
 def _draw(
     recipe: PhantomRecipe, patient: Patient, affine: NDArray[np.float64], shape: Triple, spacing: Spacing
 ) -> tuple[NDArray[np.float32], NDArray[np.integer]]:
-    """Hounsfield units without noise, and file values of labels."""
+    """Intensities (C, Z, Y, X) without noise, and file values of labels."""
     values = {label.name: label.value for label in recipe.labels}
     place = patient.unwarp(*_world_axes(affine, shape))
-    table = LabelTable(labels=recipe.labels)
-    hounsfield = np.full(shape, AIR, np.float32)
+    table = recipe.table
+    image = np.stack([np.full(shape, around, np.float32) for around in ANATOMIES[recipe.anatomy].around])
     labels = table.to_values(np.zeros(shape, np.uint8))
     for part, box, filled in parts_filled(patient, place, (spacing[2], spacing[1], spacing[0])):
-        inside = np.float32(part.intensity + recipe.intensity_offset)
-        hounsfield[box] += filled * (inside - hounsfield[box])
+        for channel, intensity in zip(image, (part.intensity, *part.others), strict=True):
+            inside = np.float32(intensity + recipe.intensity_offset)
+            channel[box] += filled * (inside - channel[box])
         labels[box][filled >= 0.5] = values.get(part.name, values.get(part.belongs_to, table.values[0]))
-    return hounsfield, labels
+    return image, labels
+
+
+def _annotated_in_part(
+    labels: NDArray[np.integer], recipe: PhantomRecipe, random: np.random.Generator
+) -> NDArray[np.integer]:
+    """The labels with the ignore value in all slices but some: one at a random place in each of so many equal parts."""
+    assert recipe.ignore is not None  # the recipe has been validated
+    count = max(1, round(recipe.annotated * len(labels)))
+    borders = np.linspace(0, len(labels), count + 1).round().astype(int)
+    kept = [random.integers(first, last) for first, last in pairwise(borders)]
+    sparse = np.full_like(labels, recipe.ignore, dtype=np.result_type(labels, np.min_scalar_type(recipe.ignore)))
+    sparse[kept] = labels[kept]
+    return sparse
 
 
 def _world_axes(affine: NDArray[np.float64], shape: Triple) -> tuple[NDArray[np.float32], ...]:

@@ -16,7 +16,7 @@ from medseg.cases.dataset import Dataset
 from medseg.cases.folds import Folds, make_folds
 from medseg.cases.formats import read_dataset, save_dataset
 from medseg.cases.likeness import find_alike
-from medseg.cases.phantoms import load_recipe, write_phantoms
+from medseg.cases.phantoms import PhantomRecipe, load_recipe, phantoms_named, write_phantoms
 from medseg.cases.test_set import draw_test_set, require_apart, set_aside
 from medseg.commands.console import Bar, say, table
 from medseg.documents import read_text
@@ -42,7 +42,8 @@ class PlanSettings(Settings):
     """Settings of ``medseg plan``."""
 
     dataset: Path | None = None
-    """Folder or file of the dataset; without it medseg makes phantoms of its own to try things on."""
+    """Folder or file of the dataset, or a recipe of phantoms (phantom_abdomen, phantom_tumour, or a YAML file); without
+    it medseg makes phantoms of an abdomen to try things on."""
     preset: str = "default"
     """Name of a preset ('medseg info' lists them) or a YAML file."""
     network: str | None = None
@@ -76,7 +77,9 @@ def run(words: Mapping[str, str]) -> None:
     started = time.monotonic()
     preset = _preset(settings)
     with Bar() as bar:
-        source = settings.dataset or _make_phantoms(settings.workspace)
+        recipe = load_recipe(DEMO) if settings.dataset is None else phantoms_named(settings.dataset)
+        source = settings.dataset if recipe is None else _make_phantoms(recipe, settings)
+        assert source is not None  # without a dataset there is a recipe
         dataset = read_dataset(source)
         if not dataset.cases:
             raise DatasetError(f"{source} has no case with both an image and labels, so there is nothing to train on.")
@@ -87,7 +90,7 @@ def run(words: Mapping[str, str]) -> None:
     if settings.network is not None:
         asked = {f"configurations.{name}.network.name": "set with network=" for name in plan.configurations}
         plan = plan.model_copy(update={"reasons": plan.reasons | asked})
-    plan = _with_budget(plan, settings)
+    plan = _with_budget(plan, settings, quick=recipe is not None)
     fingerprint.save(workspace.fingerprint)
     dataset.labels.save(workspace.labels)
     save_dataset(dataset, workspace.dataset)
@@ -157,14 +160,15 @@ def measure_machine(settings: PlanSettings, preset: Preset) -> Machine:
     return Machine.model_validate({"device": chosen.type, "memory_bytes": memory, "flops_per_second": speed})
 
 
-def _make_phantoms(workspace: Path | None) -> Path:
-    say("No dataset is named, so medseg makes phantoms to try things on (dataset=DIR takes your own).")
-    return write_phantoms(load_recipe(DEMO), (workspace or RUNS / DEMO) / "phantoms")
+def _make_phantoms(recipe: PhantomRecipe, settings: PlanSettings) -> Path:
+    if settings.dataset is None:
+        say("No dataset is named, so medseg makes phantoms to try things on (dataset=DIR takes your own).")
+    return write_phantoms(recipe, (settings.workspace or RUNS / recipe.name) / "phantoms")
 
 
-def _with_budget(plan: Plan, settings: PlanSettings) -> Plan:
+def _with_budget(plan: Plan, settings: PlanSettings, quick: bool) -> Plan:
     budget, reason = settings.budget, "set with budget="
-    if budget is None and settings.dataset is None:
+    if budget is None and quick:
         budget, reason = _DEMO_BUDGET_SECONDS, "phantoms are quick to learn"
     if budget is None and plan.training.iterations is None and plan.training.budget is None:
         kind = "cuda" if plan.machine.device in ("cuda", "any") else "cpu"

@@ -8,7 +8,7 @@ import pytest
 
 from medseg.cases.case import read_case_image, read_case_labels
 from medseg.cases.formats import read_dataset
-from medseg.cases.phantoms import PhantomRecipe, load_recipe, make_phantom, write_phantoms
+from medseg.cases.phantoms import PhantomRecipe, load_recipe, make_phantom, phantoms_named, write_phantoms
 from medseg.cases.sources import DatasetSource
 from medseg.errors import DatasetError
 from medseg.images.orientation import axis_codes
@@ -17,8 +17,8 @@ from medseg.paths import shipped, shipped_names
 SMALL = {"spacing": (10.0, 8.0, 8.0), "cases": 3}
 
 
-def small(**changes) -> PhantomRecipe:
-    return load_recipe().model_copy(update={**SMALL, **changes})
+def small(name: str = "phantom_abdomen", **changes) -> PhantomRecipe:
+    return load_recipe(name).model_copy(update={**SMALL, **changes})
 
 
 def centre_mm(volume, value):
@@ -64,6 +64,42 @@ def test_organs_overlap_in_intensity_but_not_with_fat():
     assert np.median(of["liver"]) > 60
     assert image.array.min() >= -1024
     assert np.array_equal(image.array, np.rint(image.array))
+
+
+def test_a_tumour_has_three_regions_inside_one_another_in_one_hemisphere():
+    recipe = load_recipe("phantom_tumour")
+    for index in range(5):
+        image, labels = make_phantom(recipe, index)
+        assert image.array.shape == (2, *labels.array.shape)
+        assert image.array.min() == 0
+        indices, millilitres = recipe.table.to_indices(labels.array), np.prod(labels.spacing) / 1000
+        whole, core, enhancing = (target.mask(indices) for target in recipe.table.targets)
+        assert 10 < whole.sum() * millilitres < 300
+        assert 0.5 * whole.sum() > core.sum() > enhancing.sum() > 50
+        assert (whole & core).sum() == core.sum()
+        assert (core & enhancing).sum() == enhancing.sum()
+        places = np.argwhere(whole)
+        world = np.c_[places, np.ones(len(places))] @ labels.affine.T
+        assert abs(world[:, 0].mean()) > 10
+        contrast, flair = image.array
+        brain = (contrast > 45) & (indices == 0)
+        assert np.median(contrast[enhancing]) > np.median(contrast[brain]) + 30
+        assert np.median(flair[whole]) > np.median(flair[brain]) + 20
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.001])
+def test_some_slices_are_annotated_and_spread_over_the_image(share):
+    recipe = small("phantom_tumour", spacing=(4.0, 8.0, 8.0))
+    image, full = make_phantom(recipe, 0)
+    sparse_image, sparse = make_phantom(recipe.model_copy(update={"ignore": 255, "annotated": share}), 0)
+    assert np.array_equal(image.array, sparse_image.array)
+    known = sparse.array != 255
+    kept = np.flatnonzero(known.all(axis=(1, 2)))
+    assert known.sum() == known[kept].size
+    assert len(kept) == max(1, round(share * len(known)))
+    assert np.array_equal(sparse.array[kept], full.array[kept])
+    if share == 0.1:
+        assert np.diff([0, *kept, len(known)]).max() < 2.2 * len(known) / len(kept)
 
 
 def test_the_same_seed_and_case_give_the_same_bytes_and_others_do_not():
@@ -134,6 +170,27 @@ def test_phantoms_are_written_once_and_read_as_a_dataset(tmp_path):
     assert {file: file.stat().st_mtime_ns for file in path.parent.rglob("*")} == before
 
 
+def test_phantoms_of_several_channels_have_a_file_for_each_and_keep_their_regions(tmp_path):
+    recipe = small("phantom_tumour", ignore=255, annotated=0.2)
+    dataset = read_dataset(write_phantoms(recipe, tmp_path / "p"))
+    assert (dataset.channels, dataset.labels) == (("T1c", "FLAIR"), recipe.table)
+    assert [file.name for file in dataset.cases[0].images] == ["phantom_000_0000.nii.gz", "phantom_000_0001.nii.gz"]
+    image = read_case_image(dataset.cases[1], 2)
+    assert np.array_equal(image.array, make_phantom(recipe, 1)[0].array)
+    assert read_case_labels(dataset.cases[1], dataset.labels, image).array.max() == dataset.labels.ignore_index
+
+
+def test_a_recipe_is_named_like_a_dataset_unless_there_is_one_of_that_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert phantoms_named(Path("phantom_tumour")) == load_recipe("phantom_tumour")
+    small().save(tmp_path / "own.yaml")
+    assert phantoms_named(Path("own.yaml")) == small()
+    for name in ("hippocampus", "nowhere", "dataset.yaml"):
+        assert phantoms_named(Path(name)) is None
+    (tmp_path / "phantom_tumour").mkdir()
+    assert phantoms_named(Path("phantom_tumour")) is None
+
+
 def test_another_recipe_or_a_lost_file_makes_them_anew(tmp_path):
     path = write_phantoms(small(), tmp_path / "p")
     first = {file: file.read_bytes() for file in path.parent.rglob("*.gz")}
@@ -154,6 +211,8 @@ def test_a_folder_with_anything_else_in_it_is_left_alone(tmp_path):
 
 @pytest.mark.parametrize(("change", "words"), [
     ("axes: SAR", "axes: SAS"), ("spacing: [7.5,", "spacing: [0.0,"), ("name: liver", "name: heart"),
+    ("channels: [CT]", "channels: [CT, PET]"), ("axes: SAR", "annotated: 0.1"), ("axes: SAR", "anatomy: head"),
+    ("axes: SAR", "regions: [{name: all, labels: [heart], written: 1}]"),
 ])  # fmt: skip
 def test_a_recipe_that_makes_no_sense_is_refused(tmp_path, change, words):
     text = (shipped("datasets") / "phantom_abdomen.yaml").read_text().replace(change, words)
