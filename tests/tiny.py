@@ -1,11 +1,14 @@
 """A dataset small enough to train on in a second: a bright ball and a dark box in noise."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
 from medseg.cases.case import Case
 from medseg.cases.dataset import Dataset
+from medseg.cases.folds import make_folds
+from medseg.cases.formats import save_dataset
 from medseg.cases.labels import Label, LabelTable
 from medseg.images.formats import write_image, write_labels
 from medseg.images.volume import Volume
@@ -35,10 +38,10 @@ def nested_regions(structures: int) -> list[dict[str, object]]:
     ]
 
 
-def write_tiny_dataset(folder: Path, count: int = 6) -> Dataset:
-    """Write ``count`` cases of 20x24x16 voxels at 1 mm and give their Dataset."""
+def write_tiny_dataset(folder: Path, count: int = 6, first: int = 0) -> Dataset:
+    """Write ``count`` cases of 20x24x16 voxels at 1 mm and give their Dataset; another ``first`` gives other cases."""
     cases = []
-    for index in range(count):
+    for index in range(first, first + count):
         random = np.random.default_rng(index)
         labels = np.zeros((20, 24, 16), np.uint8)
         z, y, x = np.ogrid[:20, :24, :16]
@@ -54,6 +57,17 @@ def write_tiny_dataset(folder: Path, count: int = 6) -> Dataset:
         write_labels(case.labels, labels, volume)
         cases.append(case)
     return Dataset("tiny", ("MR",), TABLE, tuple(cases))
+
+
+def write_tiny_workspace(folder: Path, table: LabelTable = TABLE, first: int = 0) -> Path:
+    """A planned workspace in ``folder`` / W, its images in ``folder`` / data."""
+    dataset = replace(write_tiny_dataset(folder / "data", 5, first), labels=table)
+    workspace = folder / "W"
+    save_dataset(dataset, workspace / "dataset.yaml")
+    table.save(workspace / "labels.yaml")
+    make_folds(dataset).save(workspace / "folds.yaml")
+    tiny_plan().save(workspace / "plan.yaml")
+    return workspace
 
 
 def tiny_plan(dimensions: int = 3, batch_size: int = 2) -> Plan:

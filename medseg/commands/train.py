@@ -17,6 +17,7 @@ from medseg.commands.console import Bar, say, table
 from medseg.commands.train_job import SETTINGS, Fold, TrainJob, TrainSettings, cases_of, read_job, require_startable
 from medseg.commands.train_length import loader_workers
 from medseg.commands.train_recipe import settle_recipe
+from medseg.commands.train_start import first_weights, require_usable
 from medseg.errors import SettingsError
 from medseg.evaluation.scores import Scores, as_rows
 from medseg.planning.fingerprint import Fingerprint
@@ -41,6 +42,7 @@ def run(words: Mapping[str, str]) -> None:
     chosen: list[Fold] = list(range(len(job.folds.folds))) if settings.fold == "all" else [settings.fold]
     for fold in chosen:
         require_startable(job, fold)
+        require_usable(job, job.workspace.fold(job.name, fold))
     # Processes that Fabric starts for more devices run this same command; only the first one speaks.
     first = int(os.environ.get("LOCAL_RANK", "0")) == 0
     with Bar() if first else nullcontext(Silent()) as progress:
@@ -127,7 +129,8 @@ def _train_one(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) ->
         )
     tracker = _tracker(job, folder) if fabric.is_global_zero else None
     workers = loader_workers(job.settings, fabric)
-    done = train_fold(fabric, recipe, job.prepared, folder, progress, workers, job.settings.save_every, tracker)
+    start = first_weights(job, recipe, folder)
+    done = train_fold(fabric, recipe, job.prepared, folder, progress, workers, job.settings.save_every, tracker, start)
     if tracker is not None:
         tracker.close()
     trained = time.monotonic()
@@ -153,7 +156,9 @@ def _about_checks(recipe: Recipe) -> str:
     if part.watch is None:
         why = "nothing is held out" if not recipe.validation_cases else "too few iterations for it"
         return f"No whole case is predicted on the way ({why}), so nothing ends it early."
-    checked = f"Every {part.watch.every} iterations {len(part.watch.cases)} held-out cases are predicted whole"
+    count = len(part.watch.cases)
+    cases = f"{count} held-out cases are" if count > 1 else "one held-out case is"
+    checked = f"Every {part.watch.every} iterations {cases} predicted whole"
     if part.can_stop:
         return f"{checked}; training ends early where their Dice no longer rises (early_stop=false switches this off)."
     return f"{checked}{', too rarely to tell a plateau from noise' if part.early_stop else ''}."

@@ -49,6 +49,14 @@ class TrainSettings(Settings):
     """Number of GPUs (or CPU processes) on this machine that share each batch."""
     nodes: PositiveInt = 1
     """Number of machines; start the same command on each, or let the cluster do so."""
+    init_from: Path | None = None
+    """Begin with the weights of a bundle or workspace, as far as they fit, instead of random ones."""
+    init_configuration: str | None = None
+    """Which configuration of that model; by default the one of the same name."""
+    init_fold: int | Literal["full"] | None = None
+    """Which fold of that model; by default the one of the same number, else its first."""
+    freeze: Literal["none", "encoder"] = "none"
+    """encoder: what was copied into the encoder stays as it is."""
     resume: bool = False
     """Continue an interrupted training from its newest checkpoint, to the same result; with iterations= or budget=
     give it, or a finished one, another length."""

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING
 
 from medseg.commands.train_job import Fold, TrainJob, cases_of, earlier_recipe
 from medseg.commands.train_length import extend, iterations_in_time, settle_part, stops_early
+from medseg.commands.train_start import settle_start
 from medseg.errors import CheckpointError, SettingsError
 from medseg.progress import Progress
 
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from medseg.training.recipe import Recipe
+    from medseg.training.recipe import Recipe, Start
 
 
 def settle_recipe(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) -> Recipe:
@@ -70,14 +71,16 @@ def _new_recipe(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) -
         raise SettingsError("Neither iterations nor a budget above 0 is known; give one, for example budget=15min.")
     train_cases, held_out = (tuple(case.name for case in cases) for cases in cases_of(job, fold))
 
-    def recipe(steps: int) -> Recipe:
+    def recipe(steps: int, start: Start | None) -> Recipe:
         optimizer = settle_optimizer(training.optimizer, steps)
         settled = {"iterations": steps, "budget": budget, "optimizer": optimizer}
         return Recipe(
             configuration_name=job.name,
             configuration=job.configuration,
             training=training.model_copy(update=settled),
-            parts=(Part(stretch=planned_stretch(optimizer, steps)),),
+            # A sudden large step would undo what a trained network has learned.
+            parts=(Part(stretch=planned_stretch(optimizer, steps, gently=start is not None)),),
+            start=start,
             fold=fold,
             channels=len(job.plan.channels),
             labels=job.table,
@@ -91,11 +94,12 @@ def _new_recipe(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) -
             devices=fabric.world_size,
         )
 
+    start = settle_start(job, recipe(1_000, None), fabric.is_global_zero)
     each = None
     if not iterations:
         assert budget is not None  # checked above
-        iterations, each = iterations_in_time(job, recipe(1_000), budget, 0, fabric, progress)
-    settled = recipe(iterations)
+        iterations, each = iterations_in_time(job, recipe(1_000, start), budget, 0, fabric, progress)
+    settled = recipe(iterations, start)
     stretch, early_stop = settled.parts[0].stretch, stops_early(training, budget)
     part = settle_part(job, settled, stretch, early_stop).model_copy(
         update={"budget": budget, "seconds_per_iteration": each}

@@ -71,6 +71,8 @@ class Provenance(Record):
     """Date, UTC."""
     imported: Imported | None = None
     """Only of models that medseg did not train itself."""
+    begun_from: dict[str, str] = Field(default_factory=dict)
+    """Identity of the model whose weights a fold's training began with, by ``configuration/fold_k``."""
 
 
 class Manifest(Document):
@@ -179,16 +181,19 @@ def write_bundle(workspace: Workspace, output: Path, everything: bool = False) -
         raise CheckpointError(f"output={output} is, or holds, the workspace itself. Choose a new folder.")
     sources = {_PLAN: workspace.plan, _LABELS: workspace.labels}
     metrics: dict[str, Any] = {}
+    begun_from: dict[str, str] = {}
     if model.selection is not None:
         model.load()  # a selection that is stale is found now and not at the hospital
         sources[_SELECTION] = workspace.selection
         metrics["selection"] = model.selection.averages()
     for configuration, folds in model.weights.items():
         for fold in _carried(model, configuration, everything):
-            load_weights(folds[fold])  # a damaged file is found now as well
+            _, description = load_weights(folds[fold])  # a damaged file is found now as well
+            if description.get("start"):
+                begun_from[f"{configuration}/fold_{fold}"] = description["start"]["identity"]
             sources[weights_name(configuration, fold)] = folds[fold]
             metrics |= _metrics(workspace, configuration, fold)
-    with bundle_written_whole(output, model.plan, metrics) as folder:
+    with bundle_written_whole(output, model.plan, metrics, begun_from=begun_from) as folder:
         for name, source in sources.items():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(source, folder / name)
@@ -207,7 +212,11 @@ def _carried(model: Model, configuration: str, everything: bool) -> tuple[Fold, 
 
 @contextmanager
 def bundle_written_whole(
-    output: Path, plan: Plan, metrics: Mapping[str, Any] | None = None, imported: Imported | None = None
+    output: Path,
+    plan: Plan,
+    metrics: Mapping[str, Any] | None = None,
+    imported: Imported | None = None,
+    begun_from: Mapping[str, str] | None = None,
 ) -> Iterator[Path]:
     """Give an empty folder to be filled; with its manifest added it becomes the bundle ``output``, or vanishes.
 
@@ -219,7 +228,7 @@ def bundle_written_whole(
         names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
         Manifest(
             files={name: hash_file(folder / name) for name in names},
-            provenance=_provenance(plan, imported),
+            provenance=_provenance(plan, imported, begun_from or {}),
             metrics=dict(metrics or {}),
         ).sealed().save(folder / _MANIFEST)
 
@@ -235,7 +244,7 @@ def weights_name(configuration: str, fold: Fold) -> str:
     return f"{configuration}/fold_{fold}.safetensors"
 
 
-def _provenance(plan: Plan, imported: Imported | None) -> Provenance:
+def _provenance(plan: Plan, imported: Imported | None, begun_from: Mapping[str, str]) -> Provenance:
     return Provenance(
         medseg=__version__,
         dataset=plan.dataset,
@@ -244,6 +253,7 @@ def _provenance(plan: Plan, imported: Imported | None) -> Provenance:
         fingerprint=plan.fingerprint,
         made=datetime.now(UTC).date().isoformat(),
         imported=imported,
+        begun_from=dict(begun_from),
     )
 
 

@@ -138,8 +138,13 @@ class Model:
             plan=self.plan,
             labels=self.labels,
             mirror_axes=tuple(sorted(set(first.mirror_axes).intersection(*(d.mirror_axes for _, _, d in loaded)))),
-            identity=hash_content({"files": [hash_file(path) for path in paths], "plan": preparation_of(self.plan)}),
+            identity=self.identity(name, chosen),
         )
+
+    def identity(self, configuration: str, folds: Sequence[Fold]) -> str:
+        """Hash of the weights and of the preparation: equal models have equal ones, wherever they lie."""
+        files = [hash_file(self.weights[configuration][fold]) for fold in folds]
+        return hash_content({"files": files, "plan": preparation_of(self.plan)})
 
     def _require_fitting(self, path: Path, name: str, found: WeightsDescription, first: WeightsDescription) -> None:
         def refuse(what: str, expected: object, got: object) -> CheckpointError:
@@ -178,7 +183,7 @@ class Networks:
     mirror_axes: tuple[int, ...]
     """Axes on which mirroring was allowed in training."""
     identity: str
-    """Hash of the weights and of the preparation: equal models have equal ones, wherever they lie."""
+    """``Model.identity`` of these folds."""
     beside: tuple[Networks, ...] = ()
     """Other configurations whose probabilities are averaged with this one's."""
     rules: tuple[ComponentRule, ...] = ()
@@ -211,9 +216,14 @@ def _opened(path: Path) -> tuple[Callable[[], nn.Module], WeightsDescription]:
     if path.suffix == ".onnx":
         graph, found = load_graph(path)
         return graph.eval, _description(path, found)
-    state, found = load_weights(path)
-    description = _description(path, found)
+    state, description = described_weights(path)
     return partial(_network, path, state, description), description
+
+
+def described_weights(path: Path) -> tuple[dict[str, Tensor], WeightsDescription]:
+    """The tensors of one fold and what they say of themselves. Raises CheckpointError for a damaged or foreign file."""
+    state, found = load_weights(path)
+    return state, _description(path, found)
 
 
 def _network(path: Path, state: Mapping[str, Tensor], description: WeightsDescription) -> nn.Module:

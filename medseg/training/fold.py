@@ -6,13 +6,14 @@ are scored afterwards (``medseg.training.validation``).
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import lightning_fabric
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from medseg.networks.build import build_network
 from medseg.networks.weights import save_weights
@@ -46,14 +47,18 @@ def train_fold(
     workers: int = 0,
     save_every_seconds: float = 120,
     tracker: Any = None,
+    first_weights: Mapping[str, Tensor] | None = None,
 ) -> Trained:
     """Train from the newest checkpoint in ``folder``, or from the start, to the end of the schedule.
 
+    ``first_weights`` are those to begin with, instead of random ones, where there is no checkpoint yet.
     Writes checkpoints, ``log.csv`` and finally ``weights.safetensors``. With the same Recipe the weights have the same
     bytes on CPU, whatever the number of workers and however often the training was interrupted.
     Raises CheckpointError for a damaged or foreign checkpoint, MedsegError when the loss is no longer finite.
     """
     network = new_network(recipe)
+    if first_weights is not None:
+        network.load_state_dict(first_weights)
     optimizer = build_optimizer(network.parameters(), recipe.training.optimizer)
     if fabric.is_global_zero:
         forget_leftovers(folder)
@@ -125,10 +130,13 @@ def set_gradient_scaler(fabric: lightning_fabric.Fabric, state: dict[str, float]
 
 
 def new_network(recipe: Recipe) -> nn.Module:
-    """The untrained network of a Recipe; its first weights follow from the seed."""
+    """The untrained network of a Recipe; its first weights follow from the seed. What is frozen takes no gradient."""
     torch.manual_seed(recipe.training.seed)
     configuration = recipe.configuration
-    return build_network(configuration.network, configuration.dimensions, recipe.channels, recipe.classes)
+    network = build_network(configuration.network, configuration.dimensions, recipe.channels, recipe.classes)
+    for name in recipe.start.frozen if recipe.start else ():
+        network.get_parameter(name).requires_grad_(False)
+    return network
 
 
 def new_loss(recipe: Recipe) -> nn.Module:
@@ -153,4 +161,5 @@ def describe_weights(recipe: Recipe, course: Course) -> dict[str, Any]:
         "early_decays": [decay.model_dump(mode="json") for decay in course.decays],
         "fold": recipe.fold,
         "mirror_axes": list(recipe.mirror_axes),
+        "start": recipe.start.model_dump(mode="json", exclude={"model"}) if recipe.start else None,
     }

@@ -14,7 +14,7 @@ from pydantic import Field
 from torch import nn
 
 from medseg.cases.labels import LabelTable
-from medseg.documents import Document
+from medseg.documents import Document, Record
 from medseg.errors import CheckpointError, MedsegError
 from medseg.planning.plan import ConfigurationName, ConfigurationPlan, OptimizerPlan, TrainingPlan
 from medseg.training.schedule import Part
@@ -25,6 +25,21 @@ _LEARNING_RATES = {"sgd": 1e-2, "adamw": 2e-3}
 _WEIGHT_DECAYS = {"sgd": 3e-5, "adamw": 1e-2}
 _UNHURRIED, _MOST_HURRIED = 800, 3.0
 """AdamW's rate is 0.002 from 800 iterations on; a shorter schedule takes larger steps, at most three times as large."""
+
+
+class Start(Record):
+    """The trained model whose weights a training begins with."""
+
+    model: str
+    """The folder in which it was found."""
+    identity: str
+    """Hash of its weights and of its preparation, wherever they lie."""
+    configuration: str
+    fold: int | str
+    parameters: dict[str, int]
+    """How many were copied, adapted, new."""
+    frozen: tuple[str, ...] = ()
+    """Tensors that training leaves as they are."""
 
 
 class Recipe(Document):
@@ -39,6 +54,8 @@ class Recipe(Document):
     """With the optimizer settled; how long it goes on stands in ``parts``."""
     parts: tuple[Part, ...] = Field(min_length=1)
     """How it was begun, and every extension or shortening since."""
+    start: Start | None = None
+    """None where it begins with random weights."""
     fold: int | str
     channels: int
     labels: LabelTable
@@ -97,8 +114,9 @@ def optimizer_for_length(settled: OptimizerPlan, planned: int, iterations: int) 
 
 
 def build_optimizer(parameters: Iterable[nn.Parameter], plan: OptimizerPlan) -> torch.optim.Optimizer:
-    """The optimizer of a settled plan."""
+    """The optimizer of a settled plan, for the parameters that take a gradient."""
     assert plan.learning_rate is not None and plan.weight_decay is not None  # settled
+    parameters = [parameter for parameter in parameters if parameter.requires_grad]
     if plan.name == "sgd":
         return torch.optim.SGD(
             parameters, lr=plan.learning_rate, momentum=plan.momentum, weight_decay=plan.weight_decay, nesterov=True

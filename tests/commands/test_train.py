@@ -6,25 +6,18 @@ from typing import Any
 
 import pytest
 
-from medseg.cases.folds import make_folds
-from medseg.cases.formats import save_dataset
 from medseg.cli import main
 from medseg.files import hash_file
 from medseg.images.formats import read_image, write_image
 from medseg.networks.weights import load_weights
 from medseg.training.recorder import read_log
 
-from tiny import TABLE, tiny_plan, write_tiny_dataset
+from tiny import write_tiny_workspace
 
 
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    dataset = write_tiny_dataset(tmp_path / "data", 5)
-    folder = tmp_path / "W"
-    save_dataset(dataset, folder / "dataset.yaml")
-    TABLE.save(folder / "labels.yaml")
-    make_folds(dataset).save(folder / "folds.yaml")
-    tiny_plan().save(folder / "plan.yaml")
+    folder = write_tiny_workspace(tmp_path)
     monkeypatch.chdir(tmp_path)
     return folder
 
@@ -149,7 +142,7 @@ def test_early_stop_can_be_asked_for_later_and_what_watches_is_said(
     assert _fold(workspace, "recipe.json")["parts"][0]["early_stop"] is True
     assert main([*resume, "iterations=62", "early_stop=false"]) == 0
     shown = capsys.readouterr().out
-    assert "Every 7 iterations 1 held-out cases are predicted whole." in shown
+    assert "Every 7 iterations one held-out case is predicted whole." in shown
     part = _fold(workspace, "recipe.json")["parts"][1]
     assert part["early_stop"] is False
     assert part["watch"] == {"cases": _fold(workspace, "recipe.json")["validation_cases"], "every": 7}

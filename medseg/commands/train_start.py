@@ -1,0 +1,138 @@
+"""``init_from=``: a training begins with the weights of a trained model, and says how much of it that covers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medseg.commands.console import say, table
+from medseg.commands.train_job import TrainJob
+from medseg.errors import CheckpointError, SettingsError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from medseg.inference.model import Model
+    from medseg.networks.transfer import Transferred
+    from medseg.planning.plan import ConfigurationPlan
+    from medseg.training.recipe import Recipe, Start
+
+_PARTS = (("encoder", "encoder."), ("decoder", "decoder."), ("its heads", "decoder.heads."), ("all", ""))
+
+
+def settle_start(job: TrainJob, recipe: Recipe, speaking: bool) -> Start | None:
+    """The model that the words name as a start; None where they name none. Raises CheckpointError when nothing fits."""
+    from medseg.inference.bundle import open_model
+    from medseg.training.recipe import Start
+    from medseg.training.start import choose_source, transferred_weights
+
+    settings = job.settings
+    if settings.init_from is None:
+        return None
+    model = open_model(settings.init_from)
+    name, fold = choose_source(model, recipe, settings.init_configuration, settings.init_fold)
+    names = [channel.name for channel in job.plan.channels]
+    found = transferred_weights(recipe, names, job.table, model, name, fold)
+    frozen = found.frozen_encoder() if settings.freeze == "encoder" else ()
+    if settings.freeze == "encoder" and not frozen:
+        raise CheckpointError(
+            f"freeze=encoder has nothing to keep: no part of the encoder could be copied from {model.folder}. Leave it "
+            "out."
+        )
+    if speaking:
+        _show(model, name, fold, found, frozen)
+        for remark in _remarks(job, recipe, model, name, fold):
+            say(remark)
+    return Start(
+        model=str(model.folder.resolve()),
+        identity=model.identity(name, [fold]),
+        configuration=name,
+        fold=fold,
+        parameters={
+            "copied": found.parameters("copied"),
+            "adapted": found.parameters("adapted"),
+            "new": found.parameters("new"),
+        },
+        frozen=frozen,
+    )
+
+
+def first_weights(job: TrainJob, recipe: Recipe, folder: Path) -> Mapping[str, Tensor] | None:
+    """The weights that a Recipe begins with; None for random ones, or where a checkpoint is there already.
+
+    Raises CheckpointError when the model is no longer the one that the Recipe names.
+    """
+    from medseg.inference.bundle import open_model
+    from medseg.training.checkpoint import checkpoints
+    from medseg.training.start import transferred_weights
+
+    start = recipe.start
+    if start is None or checkpoints(folder):
+        return None
+    model = open_model(Path(start.model))
+    name, fold = model.choose(start.configuration, [start.fold])
+    if model.identity(name, fold) != start.identity:
+        raise CheckpointError(
+            f"{start.model} is not the model any more from which {folder} was to begin: its weights have changed. Put "
+            "the old ones back, or begin anew with restart=true."
+        )
+    names = [channel.name for channel in job.plan.channels]
+    return transferred_weights(recipe, names, job.table, model, name, fold[0]).state
+
+
+def require_usable(job: TrainJob, folder: Path) -> None:
+    """Raise SettingsError for words about a start that contradict one another."""
+    settings = job.settings
+    chosen = {"init_configuration": settings.init_configuration, "init_fold": settings.init_fold}
+    given = [word for word, value in chosen.items() if value is not None]
+    given += ["freeze"] if settings.freeze != "none" else []
+    if settings.init_from is None and given:
+        raise SettingsError(
+            f"{', '.join(given)} says how to use the model that init_from=DIR names, but none is named."
+        )
+    if settings.init_from is None or not settings.restart or settings.init_fold is not None:
+        return
+    if folder.exists() and folder.resolve().is_relative_to(settings.init_from.resolve()):
+        raise SettingsError(
+            f"restart=true deletes {folder}, from which init_from={settings.init_from} would begin. Bundle it first "
+            "with 'medseg bundle output=DIR' and begin with init_from=DIR, or choose another fold with init_fold=."
+        )
+
+
+def _show(model: Model, name: str, fold: int | str, found: Transferred, frozen: tuple[str, ...]) -> None:
+    rows = []
+    for title, prefix in _PARTS:
+        total = sum(found.parameters(fate, prefix) for fate in ("copied", "adapted", "new"))
+        cells = [
+            f"{found.tensors(fate, prefix)} ({found.parameters(fate, prefix) / max(total, 1):.1%})"
+            for fate in ("copied", "adapted", "new")
+        ]
+        rows.append([title, *cells, f"{total:,}"])
+    columns = ["part", "copied tensors (share)", "adapted", "new", "parameters"]
+    table(f"Start from {model.folder}, {name}, fold {fold}", columns, rows)
+    if frozen:
+        say(f"{len(frozen)} tensors of the encoder stay as they are (freeze=encoder).")
+
+
+def _remarks(job: TrainJob, recipe: Recipe, model: Model, name: str, fold: int | str) -> list[str]:
+    """What may make the start worth less, or the scores worth more, than they look."""
+    remarks = []
+    theirs = model.plan.configurations.get(name)
+    if theirs is not None and _apart(theirs, recipe.configuration):
+        spacings = [" x ".join(f"{mm:.3g}" for mm in c.spacing) for c in (theirs, recipe.configuration)]
+        remarks.append(
+            f"The model was trained at {spacings[0]} mm, this plan has {spacings[1]} mm (z, y, x): structures look "
+            f"smaller or larger to it than it learned. spacing=... takes the model's."
+        )
+    if model.plan.fingerprint == job.plan.fingerprint and fold != recipe.fold and recipe.validation_cases:
+        remarks.append(
+            f"Fold {fold} of the model was trained on the same dataset, also on cases that are held out here: the "
+            "scores of this fold will be too good. init_fold= chooses another."
+        )
+    return remarks
+
+
+def _apart(one: ConfigurationPlan, other: ConfigurationPlan) -> bool:
+    pairs = zip(one.spacing[3 - one.dimensions :], other.spacing[3 - one.dimensions :], strict=True)
+    return any(max(a, b) > 1.25 * min(a, b) for a, b in pairs)
