@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from medseg.commands.console import Bar, say, table
+from medseg.commands.train_cascade import prepare_before
 from medseg.commands.train_job import SETTINGS, Fold, TrainJob, TrainSettings, cases_of, read_job, require_startable
 from medseg.commands.train_length import loader_workers
 from medseg.commands.train_recipe import settle_recipe
@@ -59,6 +60,7 @@ def _prepare(job: TrainJob, chosen: Sequence[Fold], progress: Progress) -> None:
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cases = [needed[name] for name in sorted(needed)]
     prepare_cases(cases, job.table, job.plan, job.configuration, job.prepared, min(workers, 8), progress)
+    prepare_before(job, cases, progress)
     if not isinstance(progress, Silent):
         _warn_of_changes(job, needed)
 

@@ -118,8 +118,6 @@ def read_job(words: Mapping[str, str]) -> TrainJob:
     name, _ = plan.configuration(settings.configuration)
     plan = override_plan(plan, name, {key: text for key, text in words.items() if key not in own})
     configuration = plan.configurations[name]
-    if configuration.previous is not None:
-        raise PlanError(f"Training the cascade configuration '{name}' is not possible yet; choose another one.")
     dataset = read_dataset(workspace.dataset)
     workspace.remember()
     table, folds = LabelTable.load(workspace.labels), Folds.load(workspace.folds)

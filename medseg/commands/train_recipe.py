@@ -8,6 +8,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from medseg.commands.train_cascade import data_hash_of
 from medseg.commands.train_job import Fold, TrainJob, cases_of, earlier_recipe
 from medseg.commands.train_length import extend, iterations_in_time, settle_part, stops_early
 from medseg.commands.train_start import settle_start
@@ -42,17 +43,16 @@ def settle_recipe(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress)
 
 
 def _require_same(job: TrainJob, earlier: Recipe, folder: Path, fabric: Fabric) -> None:
-    from medseg.preprocessing.store import data_hash
-
     if earlier.devices != fabric.world_size:
         raise CheckpointError(
             f"{folder} was begun with {earlier.devices} process(es) and can't go on with {fabric.world_size}, "
             f"which would draw other patches. Use devices={earlier.devices}, or begin anew with restart=true."
         )
-    if earlier.data != data_hash(job.prepared, (*earlier.training_cases, *earlier.validation_cases)):
+    if earlier.data != data_hash_of(job, (*earlier.training_cases, *earlier.validation_cases)):
+        before = f" (or those predicted by {job.configuration.previous})" if job.configuration.previous else ""
         raise CheckpointError(
-            f"Images or labels have changed since {folder} was begun. Put the old files back, or begin anew with "
-            "restart=true."
+            f"Images or labels{before} have changed since {folder} was begun. Put the old files back, or begin anew "
+            "with restart=true."
         )
 
 
@@ -60,7 +60,7 @@ def _new_recipe(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) -
     import torch
 
     from medseg.inference.model import preparation_of
-    from medseg.preprocessing.store import data_hash, shaping_hash
+    from medseg.preprocessing.store import shaping_hash
     from medseg.training.recipe import Recipe, settle_optimizer
     from medseg.training.schedule import Part, planned_stretch
 
@@ -82,12 +82,12 @@ def _new_recipe(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) -
             parts=(Part(stretch=planned_stretch(optimizer, steps, gently=start is not None)),),
             start=start,
             fold=fold,
-            channels=len(job.plan.channels),
+            channels=len(job.plan.channels) + (len(job.table) - 1 if job.configuration.previous else 0),
             labels=job.table,
             plan=job.plan.content_hash(),
             preparation=preparation_of(job.plan),
             shaping=shaping_hash(job.table, job.plan, job.configuration),
-            data=data_hash(job.prepared, (*train_cases, *held_out)),
+            data=data_hash_of(job, (*train_cases, *held_out)),
             training_cases=train_cases,
             validation_cases=held_out,
             threads=torch.get_num_threads(),

@@ -187,6 +187,8 @@ def write_bundle(workspace: Workspace, output: Path, everything: bool = False) -
         sources[_SELECTION] = workspace.selection
         metrics["selection"] = model.selection.averages()
     for configuration, folds in model.weights.items():
+        if model.plan.configurations[configuration].previous is not None:
+            model.load(configuration, list(folds))  # so is a cascade without the networks before it
         for fold in _carried(model, configuration, everything):
             _, description = load_weights(folds[fold])  # a damaged file is found now as well
             if description.get("start"):
@@ -206,8 +208,11 @@ def _carried(model: Model, configuration: str, everything: bool) -> tuple[Fold, 
     trained = tuple(model.weights[configuration])
     if everything or model.selection is None:
         return trained
-    chosen = model.selection.folds.get(configuration)
-    return () if chosen is None else tuple(fold for fold in trained if fold in chosen or fold == "full")
+    needed = {model.plan.configurations[name].previous or name for name in model.selection.chosen}
+    if configuration not in needed | set(model.selection.chosen):
+        return ()
+    chosen = {fold for folds in model.selection.folds.values() for fold in folds}
+    return tuple(fold for fold in trained if fold in chosen or fold == "full")
 
 
 @contextmanager

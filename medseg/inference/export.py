@@ -118,6 +118,11 @@ def export_model(
     SettingsError without the extra.
     """
     name, chosen = model.choose(configuration, folds)
+    if model.plan.configurations[name].previous is not None:
+        raise CheckpointError(
+            f"'{name}' is a cascade, whose input needs the labels of another network; it can't be exported alone. "
+            "Choose another with configuration=NAME."
+        )
     files = {fold: str(Path(weights_name(name, fold)).with_suffix(_SUFFIXES[kind])) for fold in chosen}
     loaded = {fold: _torch_network(model.weights[name][fold]) for fold in chosen}
     with bundle_written_whole(output, model.plan) as folder:

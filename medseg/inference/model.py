@@ -130,6 +130,8 @@ class Model:
         for path, _, description in loaded:
             self._require_fitting(path, name, description, first)
         run_by = partial(_run_by, engine, torch.device(device))
+        previous = self._previous(name, first.configuration.previous, folds, device, engine)
+        own = self.identity(name, chosen)
         return Networks(
             networks=tuple(run_by(path, make(), description) for path, make, description in loaded),
             name=name,
@@ -138,8 +140,27 @@ class Model:
             plan=self.plan,
             labels=self.labels,
             mirror_axes=tuple(sorted(set(first.mirror_axes).intersection(*(d.mirror_axes for _, _, d in loaded)))),
-            identity=self.identity(name, chosen),
+            identity=own if previous is None else hash_content([own, previous.identity]),
+            previous=previous,
         )
+
+    def _previous(
+        self,
+        name: str,
+        previous: str | None,
+        folds: Sequence[Fold] | None,
+        device: torch.device | str,
+        engine: Engine,
+    ) -> Networks | None:
+        """The networks before a cascade's: of the same folds, so that a held-out Case stays held out; else of all."""
+        if previous is None:
+            return None
+        if previous not in self.weights:
+            raise CheckpointError(
+                f"{self.folder} holds the cascade '{name}', but not '{previous}', whose labels it needs. Train it with "
+                f"'medseg train configuration={previous}', or bundle the model anew."
+            )
+        return self._load(previous, folds, device, engine)
 
     def identity(self, configuration: str, folds: Sequence[Fold]) -> str:
         """Hash of the weights and of the preparation: equal models have equal ones, wherever they lie."""
@@ -160,8 +181,9 @@ class Model:
         if found.activation != self.labels.activation:
             kinds = {"softmax": "single labels", "sigmoid": "regions"}
             raise refuse("targets that are", kinds[self.labels.activation], kinds[found.activation])
-        if found.channels != len(self.plan.channels):
-            raise refuse("a number of channels of", len(self.plan.channels), found.channels)
+        channels = len(self.plan.channels) + (len(self.labels) - 1 if found.configuration.previous else 0)
+        if found.channels != channels:
+            raise refuse("a number of channels of", channels, found.channels)
         if found.preparation is not None and found.preparation != preparation_of(self.plan):
             keys = [key for key, value in preparation_of(self.plan).items() if found.preparation.get(key) != value]
             raise refuse(f"another {' and '.join(keys)},", "what plan.yaml says", "not what plan.yaml says")
@@ -183,9 +205,11 @@ class Networks:
     mirror_axes: tuple[int, ...]
     """Axes on which mirroring was allowed in training."""
     identity: str
-    """``Model.identity`` of these folds."""
+    """``Model.identity`` of these folds, with that of the networks before them in a cascade."""
     beside: tuple[Networks, ...] = ()
     """Other configurations whose probabilities are averaged with this one's."""
+    previous: Networks | None = None
+    """In a cascade: those whose labels are an additional input."""
     rules: tuple[ComponentRule, ...] = ()
     """Post-processing that was learned for just these networks."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
 import numpy as np
@@ -30,7 +30,14 @@ from medseg.inference.slab import Rows
 from medseg.inference.sliding_window import Combine, predict_rows
 from medseg.planning.plan import ConfigurationPlan
 from medseg.preprocessing.grid import Grid
-from medseg.preprocessing.prepare import network_axes, permuted_spacing, prepare_image, prepared_spacing
+from medseg.preprocessing.prepare import (
+    network_axes,
+    permuted_spacing,
+    prepare_image,
+    prepare_labels,
+    prepared_spacing,
+)
+from medseg.preprocessing.store import with_previous
 from medseg.progress import Progress, Silent
 
 _CPU_VOXELS = 64**3
@@ -76,10 +83,31 @@ def probability_rows(image: Volume, model: Networks, options: Options, case: str
 
     Only ``model`` itself is asked, not what stands beside it. Rows are computed as they are taken.
     """
-    prepared, grid = prepare_image(image, model.plan, model.configuration)
+    prepared, grid = _network_input(image, model, options, case, None)
     axes = model.mirror_axes if options.mirror else ()
     rows = _rows(prepared, model.networks, model.configuration, model.labels, axes, options, case, None)
     return grid, restore_scores(rows, grid)
+
+
+def _network_input(
+    image: Volume, model: Networks, options: Options, case: str, progress: Progress | None
+) -> tuple[Image, Grid]:
+    """The prepared image, in a cascade with the labels that the previous configuration predicts for it."""
+    prepared, grid = prepare_image(image, model.plan, model.configuration)
+    if model.previous is None:
+        return prepared, grid
+    told = f"{case} ({model.previous.name})"
+    before = replace(image, array=_predict_alone(image, model.previous, options, told, progress))
+    classes = len(model.labels)
+    return with_previous(prepared, prepare_labels(before, grid, classes), classes - 1), grid
+
+
+def _predict_alone(image: Volume, model: Networks, options: Options, case: str, progress: Progress | None) -> Labels:
+    """Label indices ``(Z, Y, X)`` on the image's own grid by one configuration, without post-processing."""
+    prepared, grid = _network_input(image, model, options, case, progress)
+    axes = model.mirror_axes if options.mirror else ()
+    rows = _rows(prepared, model.networks, model.configuration, model.labels, axes, options, case, progress)
+    return restore_labels(rows, grid, decision_of(model.labels, logits=options.combine != "probabilities"))
 
 
 def predict_together(
@@ -202,10 +230,7 @@ def predict_case(
         members = (model, *model.beside)
         (indices,) = predict_together(image, members, [range(len(members))], options, case.name, progress)
     else:
-        prepared, grid = prepare_image(image, model.plan, model.configuration)
-        axes = model.mirror_axes if options.mirror else ()
-        rows = _rows(prepared, model.networks, model.configuration, model.labels, axes, options, case.name, progress)
-        indices = restore_labels(rows, grid, decision_of(model.labels, logits=options.combine != "probabilities"))
+        indices = _predict_alone(image, model, options, case.name, progress)
     if options.postprocess and model.rules:
         indices = apply_rules(indices, model.rules, model.labels)
     return Prediction(indices, image, (*image.remarks, *doubts))
@@ -271,11 +296,15 @@ def estimate_memory(image: Volume, model: Networks, options: Options) -> Memory:
     averaged are all at work at once.
     """
     parts = [_memory_of(image, member, options) for member in (model, *model.beside)]
+    if model.previous is not None:  # it has gone before the cascade's own work begins, but for its networks
+        before = estimate_memory(image, model.previous, options)
+        parts[0] = Memory(max(parts[0].host, before.host), max(parts[0].device, before.device))
     return Memory(sum(part.host for part in parts), sum(part.device for part in parts))
 
 
 def _memory_of(image: Volume, model: Networks, options: Options) -> Memory:
     configuration, classes, channels = model.configuration, model.labels.outputs, image.array.shape[0]
+    channels += len(model.labels) - 1 if model.previous is not None else 0
     permutation, _ = network_axes(image, model.plan)
     spacing = permuted_spacing(image, permutation)
     a, b, c = (image.shape[axis] for axis in permutation)

@@ -141,6 +141,8 @@ class AugmentationPlan(Record):
     low_resolution: bool = True
     gamma: bool = True
     mirror: bool = True
+    mistakes: bool = True
+    """In a cascade: the previous configuration's labels get mistakes, such as a missing part."""
 
 
 class TrainingPlan(Record):

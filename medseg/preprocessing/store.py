@@ -17,7 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from medseg.arrays import Labels
+from medseg.arrays import Image, Labels
 from medseg.cases.case import Case, read_case_image, read_case_labels
 from medseg.cases.content import voxel_hash
 from medseg.cases.labels import LabelTable
@@ -79,13 +79,38 @@ class PreparedCase:
     annotated: NDArray[np.int32] | None
     """As many of the voxels that somebody annotated; None where the labels have no ignore value."""
     grid: Grid
+    voxel_hash: str
+    previous: NDArray[np.unsignedinteger] | None = None
+    """(Z, Y, X), the labels that the previous configuration of a cascade has predicted; None outside of cascades."""
+
+    def network_input(self, structures: int) -> Image:
+        """The image, in a cascade with a channel for each of ``structures`` of the previous labels, in memory."""
+        if self.previous is None:
+            return self.image
+        return with_previous(self.image, self.previous, structures)
 
 
-def open_prepared(folder: Path, name: str) -> PreparedCase:
-    """Open one Case that ``prepare_cases`` has written. Raises MedsegError when it is not there."""
+def with_previous(image: Image, previous: Labels, structures: int) -> Image:
+    """A prepared image ``(C, Z, Y, X)`` with a channel for each structure of the previous labels ``(Z, Y, X)``."""
+    indices = np.arange(1, structures + 1, dtype=previous.dtype)[:, None, None, None]
+    return np.concatenate([image, (previous[None] == indices).astype(np.float32)])
+
+
+def previous_folder(prepared: Path) -> Path:
+    """Where a cascade's previous labels of the Cases in ``prepared`` lie (``medseg.preprocessing.previous``)."""
+    return prepared.with_name(f"{prepared.name}.previous")
+
+
+def open_prepared(folder: Path, name: str, cascade: bool = False) -> PreparedCase:
+    """Open one Case that ``prepare_cases`` has written, in a ``cascade`` with its previous labels.
+
+    Raises MedsegError when it is not there.
+    """
     place = folder / name
     record = PreparedRecord.load(place / "case.json")
     try:
+        before = previous_folder(folder) / name / "labels.npy"
+        previous = np.load(before, mmap_mode="r", allow_pickle=False) if cascade else None
         image = np.load(place / "image.npy", mmap_mode="r", allow_pickle=False)
         labels = np.load(place / "labels.npy", mmap_mode="r", allow_pickle=False)
         every = np.load(place / "locations.npy", mmap_mode="r", allow_pickle=False)
@@ -95,7 +120,16 @@ def open_prepared(folder: Path, name: str) -> PreparedCase:
         ) from None
     starts = np.searchsorted(every[:, 0], np.arange(1, record.targets + 3))
     *locations, annotated = (every[a:b, 1:] for a, b in pairwise(starts))
-    return PreparedCase(name, image, labels, tuple(locations), annotated if record.ignores else None, record.grid)
+    return PreparedCase(
+        name=name,
+        image=image,
+        labels=labels,
+        locations=tuple(locations),
+        annotated=annotated if record.ignores else None,
+        grid=record.grid,
+        voxel_hash=record.voxel_hash,
+        previous=previous,
+    )
 
 
 def prepare_cases(

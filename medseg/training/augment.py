@@ -13,6 +13,7 @@ from torch import Tensor
 
 from medseg.planning.plan import ConfigurationPlan, TrainingPlan
 from medseg.training import augmentation_intensity as intensity
+from medseg.training.augmentation_cascade import add_mistakes, one_hot
 from medseg.training.augmentation_spatial import mirror, rotate_and_scale, works_in_plane
 
 _STREAM = 2
@@ -27,10 +28,13 @@ def augment_batch(
     plan: TrainingPlan,
     iteration: int,
     rank: int = 0,
+    structures_before: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Images (B, C, *initial) float32 and labels (B, *initial) -> (B, C, *patch) float32 and (B, *patch) int64.
 
-    ``initial`` is at least the patch (``initial_patch_size``). The arguments are not changed.
+    In a cascade the labels are (B, 2, *initial), the previous ones behind the true ones; they become
+    ``structures_before`` further channels of the images, with some mistakes put into them. ``initial`` is at least the
+    patch (``initial_patch_size``). The arguments are not changed.
     """
     steps = plan.augmentation
     in_plane = works_in_plane(configuration)
@@ -56,4 +60,9 @@ def augment_batch(
         intensity.change_gamma(images, random(7))
     if steps.mirror:
         mirror(images, labels, plan.mirror_axes, random(8))
-    return images, labels
+    if not structures_before:
+        return images, labels
+    labels, previous = labels.unbind(1)
+    if steps.mistakes:
+        previous = add_mistakes(previous, structures_before, random(9))
+    return torch.cat([images, one_hot(previous, structures_before)], dim=1), labels.contiguous()

@@ -84,7 +84,7 @@ def rotate_and_scale(
     """Cut the patch out of each sample, of some of them rotated (p 0.2) or scaled (p 0.2, 0.7 to 1.4, all axes alike).
 
     Images (B, C, *initial), labels (B, *initial) -> new tensors (B, C, *patch) float32 and (B, *patch) int64. Samples
-    that are neither rotated nor scaled are only cropped.
+    that are neither rotated nor scaled are only cropped. Several labels may lie behind one another, (B, L, *initial).
     """
     patch, in_plane = configuration.patch_size, works_in_plane(configuration)
     batch = len(images)
@@ -100,7 +100,9 @@ def rotate_and_scale(
         matrices = np.stack([scales[sample] * rotation(angles[sample], in_plane) for sample in moved])
         index = torch.as_tensor(moved).to(images.device)
         new_images[index] = resample(images[index], matrices, patch, "bilinear")
-        new_labels[index] = resample(labels[index, None].float(), matrices, patch, "nearest")[:, 0].long()
+        several = labels[index].reshape(len(moved), -1, *labels.shape[-3:]).float()
+        sampled = resample(several, matrices, patch, "nearest").long()
+        new_labels[index] = sampled.reshape(new_labels[index].shape)
     return new_images, new_labels
 
 
@@ -141,5 +143,5 @@ def mirror(images: Tensor, labels: Tensor, axes: Sequence[int], random: np.rando
     for axis in axes:
         index = torch.as_tensor(np.flatnonzero(flips[:, axis])).to(images.device)
         if images.shape[axis + 2] > 1 and len(index):
-            images[index] = images[index].flip(axis + 2)
-            labels[index] = labels[index].flip(axis + 1)
+            images[index] = images[index].flip(axis - 3)
+            labels[index] = labels[index].flip(axis - 3)

@@ -33,6 +33,8 @@ _STREAM = 0
 class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
     """Batches by iteration: images (B, C, *initial) float32, labels (B, *initial) uint8 (int32 past 255 labels).
 
+    In a cascade the labels are (B, 2, *initial): the true ones, then those of the previous configuration.
+
     Cases are drawn uniformly with replacement. The last ``B - round(B (1 - foreground_share))`` patches of the whole
     batch are centred on a random voxel of a target, the target uniform among those in the Case; the others lie anywhere
     in the Case or, where the labels have an ignore value, around a random annotated voxel. A patch stays inside the
@@ -57,7 +59,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
                 f"A batch of {configuration.batch_size} can not be shared by {world} processes. "
                 f"Set batch_size to {world} or more, or use fewer devices."
             )
-        self.folder, self.cases = folder, tuple(cases)
+        self.folder, self.cases, self.is_cascade = folder, tuple(cases), recipe.is_cascade
         self.patch = configuration.patch_size
         self.initial = initial_patch_size(configuration, training.augmentation)
         self.seed = training.seed
@@ -90,7 +92,10 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         corner = self._corner(case, sample >= self.first_forced, random)
         margin = tuple((i - p) // 2 for i, p in zip(self.initial, self.patch, strict=True))
         start = (corner[0] - margin[0], corner[1] - margin[1], corner[2] - margin[2])
-        return cut(case.image, start, self.initial), cut(case.labels, start, self.initial)
+        labels = cut(case.labels, start, self.initial)
+        if case.previous is not None:
+            labels = np.stack([labels, cut(case.previous, start, self.initial)])
+        return cut(case.image, start, self.initial), labels
 
     def _corner(self, case: PreparedCase, forced: bool, random: np.random.Generator) -> Triple:
         """The lowest voxel (z, y, x) of the patch; a patch larger than the Case is centred on it."""
@@ -111,7 +116,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
     def _opened(self, name: str) -> PreparedCase:
         """The Case, kept open for the next time; the one unused for longest is closed when there are too many."""
         if name not in self._open:
-            self._open[name] = open_prepared(self.folder, name)
+            self._open[name] = open_prepared(self.folder, name, self.is_cascade)
             if len(self._open) > _MOST_OPEN:
                 self._open.popitem(last=False)
         self._open.move_to_end(name)

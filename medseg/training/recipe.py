@@ -58,6 +58,7 @@ class Recipe(Document):
     """None where it begins with random weights."""
     fold: int | str
     channels: int
+    """Of the network's input, those of a cascade's previous labels included."""
     labels: LabelTable
     """What is learned: its targets are sampled, trained and scored."""
     plan: str
@@ -74,6 +75,16 @@ class Recipe(Document):
     """CPU threads; another number adds in another order, so the last bits differ."""
     devices: int = 1
     """Processes that share each batch."""
+
+    @property
+    def is_cascade(self) -> bool:
+        """Whether the labels of a previous configuration are an additional input."""
+        return self.configuration.previous is not None
+
+    @property
+    def structures_before(self) -> int:
+        """Input channels for the previous configuration's labels: one for each structure, none outside of cascades."""
+        return len(self.labels) - 1 if self.is_cascade else 0
 
     @property
     def classes(self) -> int:

@@ -41,9 +41,9 @@ def validate_fold(
     scored: list[CaseScores] = []
     progress.start("Validating", len(cases))
     for case in cases:
-        stored = open_prepared(prepared, case.name)
+        stored = open_prepared(prepared, case.name, recipe.is_cascade)
         prediction = predict_image(
-            stored.image,
+            stored.network_input(recipe.structures_before),
             stored.grid,
             [network],
             recipe.configuration,

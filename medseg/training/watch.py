@@ -93,21 +93,22 @@ class Watcher:
 
     def _dice_of(self, name: str) -> list[float | None]:
         case, configuration, table = (
-            open_prepared(self._prepared, name),
+            open_prepared(self._prepared, name, self._recipe.is_cascade),
             self._recipe.configuration,
             self._recipe.labels,
         )
         device, decision = self._fabric.device, decision_of(table)
         values = len(table.known_values)
         counts = np.zeros((values, values), np.int64)
+        image = case.network_input(self._recipe.structures_before)
         for rows in predict_rows(
-            case.image,
+            image,
             [self._network],
             configuration.patch_size,
             table.outputs,
             device=device,
             step=_STEP,
-            tile_batch=choose_tile_batch(configuration, case.image.shape[0], table.outputs, device),
+            tile_batch=choose_tile_batch(configuration, image.shape[0], table.outputs, device),
             activation=table.activation,
             case=name,
         ):
