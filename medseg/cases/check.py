@@ -16,6 +16,7 @@ import numpy as np
 
 from medseg.arrays import Spacing
 from medseg.cases.case import Case, doubt_sides
+from medseg.cases.check_labels import label_complaints, table_complaints
 from medseg.cases.content import content_key, unordered_key
 from medseg.cases.dataset import Dataset
 from medseg.cases.formats import find_dataset
@@ -98,8 +99,12 @@ def report_on(path: Path, progress: Progress | None = None, workers: int = 0) ->
     examined = _each(examine, every, workers)
     progress.finish()
     complaints = [*draft.complaints, *draft.remarks, *(x for one in examined for x in one.complaints)]
-    complaints += [*_twins(examined), *_resaved(examined), *_absent_labels(examined, dataset), *_outliers(examined)]
-    complaints += _regionless_labels(dataset)
+    complaints += [
+        *_twins(examined),
+        *_resaved(examined),
+        *table_complaints(dataset.labels, [one.values for one in examined if one.values is not None]),
+        *_outliers(examined),
+    ]
     distinct = {(x.case, x.code, x.file): x for x in complaints}.values()
     return CheckReport(
         dataset=dataset.name,
@@ -124,7 +129,7 @@ def _examine(case: Case, dataset: Dataset) -> _Examined:
     image = volumes[0]
     values = None if labels is None else frozenset(np.unique(labels.array).tolist())
     if labels is not None and values is not None:
-        complaints += _label_complaints(case, values, dataset)
+        complaints += label_complaints(case, values, dataset.labels)
     if image is None or any(volume is None for volume in volumes):
         return _Examined(case, tuple(complaints), values=values)
     complaints += _grid_complaints(case, [*volumes, labels])
@@ -166,37 +171,6 @@ def _read(case: Case, path: Path, read: Callable[[Path], Volume], complaints: li
         code = "remark" if number == 0 else f"remark-{number + 1}"
         complaints.append(Complaint(case.name, code, remark, "", str(path), severity="warning"))
     return volume
-
-
-def _label_complaints(case: Case, values: frozenset[int], dataset: Dataset) -> Iterator[Complaint]:
-    table = dataset.labels
-    unknown = sorted(values - set(table.known_values))
-    if unknown and len(table) > 1:
-        yield _about(
-            case,
-            "unknown-label-value",
-            f"Case '{case.name}': the labels hold {unknown[:8]}, but known values are {sorted(table.known_values)}.",
-            "Add the label to the dataset, or correct the file.",
-            file=case.labels,
-        )
-    if values == {table.ignore}:
-        yield _about(
-            case,
-            "nothing-annotated",
-            f"Case '{case.name}': every voxel of the labels has the ignore value {table.ignore}.",
-            "Annotate a part of it, or take its labels away: it is an image without labels.",
-            "warning",
-            case.labels,
-        )
-    elif values - {table.ignore} <= {table.values[0]}:
-        yield _about(
-            case,
-            "empty-labels",
-            f"Case '{case.name}': the labels hold nothing but background.",
-            "Keep it if the patient has none of the structures; otherwise label it, or leave the case out.",
-            "warning",
-            case.labels,
-        )
 
 
 def _grid_complaints(case: Case, volumes: list[Volume | None]) -> Iterator[Complaint]:
@@ -261,43 +235,6 @@ def _leak(twins: list[_Examined], code: str, what: str) -> Complaint:
         sentence, severity = f"The cases {names} {what}.", "warning"
     remedy = "Leave all but one out, or give them the same patient; until then they are kept in one fold."
     return _about(twins[0].case, code, sentence, remedy, severity, twins[0].case.images[0])
-
-
-def _absent_labels(examined: list[_Examined], dataset: Dataset) -> Iterator[Complaint]:
-    values = [one.values for one in examined if one.values is not None]
-    present = frozenset().union(*values)
-    for label in dataset.labels.labels[1:] if values else ():
-        if label.value not in present:
-            yield Complaint(
-                "",
-                f"label-never-occurs-{label.value}",
-                f"No case has the label '{label.name}' (value {label.value}); a network can't learn it.",
-                "Add cases that have it, or take the label out of the dataset.",
-                severity="warning",
-            )
-    ignore = dataset.labels.ignore
-    if values and ignore is not None and ignore not in present:
-        yield Complaint(
-            "",
-            "ignore-never-occurs",
-            f"No case has the ignore value {ignore}: every voxel counts as annotated.",
-            "Take it out of the dataset, unless cases that have it will be added.",
-            severity="warning",
-        )
-
-
-def _regionless_labels(dataset: Dataset) -> Iterator[Complaint]:
-    """Labels that no region joins, where there are regions: they are learned as background."""
-    joined = {name for region in dataset.labels.regions for name in region.labels}
-    for name in dataset.labels.names if joined else ():
-        if name not in joined:
-            yield Complaint(
-                "",
-                f"label-in-no-region-{name}",
-                f"No region joins the label '{name}', so its voxels are learned as background.",
-                "Add it to a region, or make one of it.",
-                severity="warning",
-            )
 
 
 def _outliers(examined: list[_Examined]) -> Iterator[Complaint]:

@@ -204,6 +204,7 @@ def test_folds_that_do_not_belong_together_are_refused(tmp_path):
     ("description", "message"),
     [
         ({"classes": 4}, "number of classes of 4, but 3"),
+        ({"activation": "sigmoid"}, "targets that are regions, but single labels"),
         ({"channels": 2}, "number of channels of 2, but 1"),
         ({"configuration_name": "2d"}, "configuration 2d, but 3d_fullres"),
         ({"preparation": preparation_of(plan_of(orientation="stored"))}, "another orientation"),
