@@ -19,6 +19,7 @@ COMMANDS: dict[str, str] = {
     "bundle": "collect trained folds in one folder to carry away",
     "export": "write a model as ONNX or TorchScript for other programs",
     "import": "turn a trained nnU-Net v2 model into a bundle",
+    "test": "score a model on the test set that was set aside",
     "evaluate": "compare predictions with labels",
     "check": "list everything that is wrong with a dataset",
     "info": "version, devices, presets, networks, workspaces",

@@ -49,6 +49,11 @@ class Workspace:
         """Which configurations predict, and with which post-processing."""
         return self.folder / "selection.json"
 
+    @property
+    def test(self) -> Path:
+        """One folder for every look at the test set."""
+        return self.folder / "test"
+
     def prepared(self, configuration: str) -> Path:
         return self.folder / "prepared" / configuration
 

@@ -62,12 +62,12 @@ def validate_fold(
     scores.save(folder / "scores.json")
     write_csv(folder / "scores.csv", scores)
     table.save(output / "labels.yaml")
-    draw_extremes(scores, cases, table, folder)
+    draw_extremes(scores, cases, table, folder, output)
     return scores
 
 
-def draw_extremes(scores: Scores, cases: Sequence[Case], table: LabelTable, folder: Path) -> None:
-    """``best_case.png`` and ``worst_case.png``: image, labels and prediction side by side."""
+def draw_extremes(scores: Scores, cases: Sequence[Case], table: LabelTable, folder: Path, predictions: Path) -> None:
+    """``best_case.png`` and ``worst_case.png`` in ``folder``: image, labels and what lies in ``predictions``."""
     ranked = rank_cases(scores)
     known = {case.name: case for case in cases}
     for name, chosen in (("worst_case", ranked[:1]), ("best_case", ranked[-1:])):
@@ -75,7 +75,7 @@ def draw_extremes(scores: Scores, cases: Sequence[Case], table: LabelTable, fold
             case = known[case_scores.case]
             image = read_image(case.images[0])
             truth = read_case_labels(case, table, image)
-            prediction = table.to_indices(read_labels(folder / "validation" / f"{case.name}.nii.gz").array)
+            prediction = table.to_indices(read_labels(predictions / f"{case.name}.nii.gz").array)
             affine = image.affine if image.orientation_known else None
             picture = folder / f"{name}.png"
             draw_case(picture, image.array[0], truth.array, prediction, image.spacing, case_scores, table, affine)

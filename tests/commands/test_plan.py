@@ -5,6 +5,7 @@ import pytest
 from medseg.cases.folds import Folds
 from medseg.cases.formats import read_dataset, save_dataset
 from medseg.cli import main
+from medseg.evaluation.scores import Scores
 from medseg.images.formats import read_image, write_image
 from medseg.paths import Workspace
 from medseg.planning.plan import Plan
@@ -75,3 +76,24 @@ def test_training_says_when_a_case_changed_after_the_plan(dataset, capsys):
     assert main(["train", "fold=0", "validate_fold=false", *words]) == 0
     assert "made before case_02 changed" in capsys.readouterr().out.replace("\n", " ")
     assert main(["train", "fold=1", "validate_fold=false", *words]) == 0
+
+
+def test_the_test_set_is_scored_and_every_look_is_counted(dataset, capsys):
+    workspace = plan(dataset, "test=case_03,case_05")
+    words = ["iterations=2", "batch_size=2", "patch_size=[16,16,16]", "network.base_features=2", "device=cpu"]
+    assert main(["train", "fold=full", "validate_fold=false", *words]) == 0
+    assert main(["test", "workspace=work", "device=cpu"]) == 0
+    look = workspace.test / "look_1"
+    assert {case.case for case in Scores.load(look / "scores.json").cases} == {"case_03", "case_05"}
+    assert (look / "predictions" / "case_03.nii.gz").is_file()
+    assert (look / "worst_case.png").is_file()
+    capsys.readouterr()
+    assert main(["test", "workspace=work", "device=cpu"]) == 0
+    assert "look number 2" in capsys.readouterr().out.replace("\n", " ")
+    assert Scores.load(workspace.test / "look_2" / "scores.json") == Scores.load(look / "scores.json")
+
+
+def test_without_a_test_set_one_sentence_says_how_to_get_one(dataset, capsys):
+    plan(dataset)
+    assert main(["test", "workspace=work"]) == 2
+    assert "Set one aside with 'medseg plan test=0.2'" in capsys.readouterr().err
