@@ -47,8 +47,8 @@ def run(words: Mapping[str, str]) -> None:
     cases = read_dataset(workspace.dataset).test
     if not cases:
         raise SettingsError(
-            f"The dataset of {workspace.folder} has no test set. Set one aside with 'medseg plan test=0.2' before it is "
-            "trained on."
+            f"The dataset of {workspace.folder} has no test set. Set one aside with 'medseg plan test=0.2', before "
+            "anything is trained on it."
         )
     from medseg.inference.bundle import open_model
     from medseg.inference.devices import choose_device
