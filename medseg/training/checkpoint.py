@@ -35,7 +35,7 @@ class CheckpointRecord(Document):
     tensors: str
     """File name of the tensors, in the same folder."""
     optimizer_groups: list[dict[str, Any]]
-    gradient_scaler: dict[str, float] | None = None
+    gradient_scaler: dict[str, int | float] | None = None
     """Of float16, which loses small gradients without it."""
 
 
@@ -45,7 +45,7 @@ def save_checkpoint(
     recipe: Recipe,
     network: nn.Module,
     optimizer: torch.optim.Optimizer,
-    gradient_scaler: dict[str, float] | None = None,
+    gradient_scaler: dict[str, int | float] | None = None,
 ) -> Path:
     """Write the pair for the course's iteration, then forget all but the last two. Returns the JSON's path."""
     name = f"checkpoint_{course.iteration:07d}"

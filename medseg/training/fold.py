@@ -123,7 +123,7 @@ class AfterStep:
         self._progress.advance(self.course.iteration - 1)
 
 
-def set_gradient_scaler(fabric: lightning_fabric.Fabric, state: dict[str, float] | None) -> None:
+def set_gradient_scaler(fabric: lightning_fabric.Fabric, state: dict[str, int | float] | None) -> None:
     """The state of an earlier process, or a fresh one; float16 alone has it."""
     if fabric.strategy.precision.state_dict():
         fabric.strategy.precision.load_state_dict(state or torch.amp.GradScaler(fabric.device.type).state_dict())

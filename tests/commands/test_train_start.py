@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -184,3 +186,25 @@ def test_a_trained_start_is_ahead_of_a_random_one(workspace: Path, tmp_path: Pat
     random = dice_after()
     assert dice_after(f"init_from={source}") > random + 0.2
     assert dice_after(f"init_from={source}", "freeze=encoder") > random + 0.2
+
+
+@pytest.mark.slow
+def test_two_processes_begin_check_and_resume_as_one(workspace: Path, source: Path) -> None:
+    def run(*words: str) -> None:
+        shared = [f"workspace={workspace}", "device=cpu", "devices=2", "validate_fold=false", *words]
+        command = [sys.executable, "-m", "medseg", "train", *shared]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+
+    run(f"init_from={source}", "freeze=encoder", "iterations=30", "save_every=0")
+    fold, start = begun(workspace)
+    assert start["frozen"]
+    course = json.loads((fold / "checkpoint_0000030.json").read_text())["course"]
+    assert course["checks"]
+    expected = hash_file(fold / "weights.safetensors")
+    for leftover in ("weights.safetensors", "checkpoint_0000030.json"):
+        (fold / leftover).unlink()
+    run("resume=true")
+    assert hash_file(fold / "weights.safetensors") == expected
+    run("resume=true", "iterations=33")
+    assert load_weights(fold / "weights.safetensors")[1]["iterations"] == 33

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision.amp import MixedPrecision
 
 from medseg.errors import CheckpointError, MedsegError
 from medseg.files import hash_file
@@ -60,6 +61,7 @@ import sys
 from pathlib import Path
 import torch
 from lightning_fabric import Fabric
+from lightning_fabric.plugins.precision.amp import MixedPrecision
 from medseg.progress import Silent
 from medseg.training.fold import train_fold
 from medseg.training.recipe import Recipe
@@ -176,6 +178,27 @@ def test_a_checkpoint_from_after_an_extension_needs_it(prepared: Path, tmp_path:
     _train(extended(recipe, 4, 6), prepared, tmp_path)
     with pytest.raises(CheckpointError, match="another training"):
         load_newest(tmp_path, recipe)
+
+
+def _train_in_half_precision(recipe: Recipe, prepared: Path, folder: Path, listener: Silent | None = None) -> str:
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0)  # what an earlier fold has left behind
+    precision = MixedPrecision("16-mixed", "cpu", scaler)
+    torch.set_num_threads(1)
+    fabric = Fabric(accelerator="cpu", devices=1, plugins=precision)
+    train_fold(fabric, recipe, prepared, folder, listener or Silent(), 0, 0.0)
+    return hash_file(folder / "weights.safetensors")
+
+
+def test_float16_goes_on_with_the_gradient_scaler_it_had(prepared: Path, tmp_path: Path) -> None:
+    recipe = tiny_recipe(6)
+    undisturbed = _train_in_half_precision(recipe, prepared, tmp_path / "a")
+    record = CheckpointRecord.load(checkpoints(tmp_path / "a")[-1])
+    assert record.gradient_scaler is not None
+    assert (record.gradient_scaler["scale"], record.gradient_scaler["_growth_tracker"]) == (65536, 6)
+    with pytest.raises(KeyboardInterrupt):
+        _train_in_half_precision(recipe, prepared, tmp_path / "b", Interrupt(3))
+    assert _train_in_half_precision(recipe, prepared, tmp_path / "b") == undisturbed
+    assert CheckpointRecord.load(checkpoints(tmp_path / "b")[-1]) == record
 
 
 def test_a_damaged_checkpoint_falls_back_to_the_one_before(prepared: Path, tmp_path: Path) -> None:
