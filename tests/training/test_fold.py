@@ -108,17 +108,17 @@ class Interrupt(Silent):
             raise KeyboardInterrupt
 
 
-def _interrupted(recipe: Recipe, prepared: Path, folder: Path, *after: int) -> str:
-    """The same training, interrupted after so many steps each, with a checkpoint after every step."""
+def _interrupted(recipe: Recipe, prepared: Path, folder: Path, *after: int, save_every: float = 0.0) -> str:
+    """The same training, interrupted after so many steps each, by default with a checkpoint after every step."""
     for steps in after:
-        _train_up_to(recipe, prepared, folder, steps)
+        _train_up_to(recipe, prepared, folder, steps, save_every)
     return _train(recipe, prepared, folder)
 
 
-def _train_up_to(recipe: Recipe, prepared: Path, folder: Path, steps: int) -> None:
+def _train_up_to(recipe: Recipe, prepared: Path, folder: Path, steps: int, save_every: float = 0.0) -> None:
     torch.set_num_threads(1)
     with pytest.raises(KeyboardInterrupt):
-        train_fold(Fabric(accelerator="cpu", devices=1), recipe, prepared, folder, Interrupt(steps), 0, 0.0)
+        train_fold(Fabric(accelerator="cpu", devices=1), recipe, prepared, folder, Interrupt(steps), 0, save_every)
 
 
 QUICK = OptimizerPlan(name="adamw", learning_rate=3e-2, weight_decay=0)
@@ -140,7 +140,7 @@ def test_a_plateau_ends_a_training_early_at_the_same_iteration_however_it_was_in
     assert [row["iteration"] for row in rows if row["held_out_dice"]] == [c.iteration for c in record.course.checks]
     assert load_weights(tmp_path / "a" / "weights.safetensors")[1]["iterations"] == decay.end
 
-    assert _interrupted(recipe, prepared, tmp_path / "b", 50, decay.start - 45, 3) == undisturbed
+    assert _interrupted(recipe, prepared, tmp_path / "b", 50, decay.start - 40, 9, save_every=0.1) == undisturbed
     assert CheckpointRecord.load(checkpoints(tmp_path / "b")[-1]) == record
 
 
