@@ -42,7 +42,9 @@ def benchmark(arguments: list[str]) -> None:
     workspace = place / "work"
     dataset = write_phantoms(recipe, place / "phantoms")
     run("plan", f"dataset={dataset}", f"workspace={workspace}", "device=cpu", "folds=2")
-    train = ["train", f"workspace={workspace}", f"iterations={words['iterations']}", "device=cpu", *more]
+    # Without mirror images the held-out cases are predicted eight times as fast, for both alike.
+    train = ["train", f"workspace={workspace}", f"iterations={words['iterations']}", "augmentation.mirror=false"]
+    train += ["device=cpu", *more]
     run(*train, "configuration=3d_lowres", "fold=all")
     run(*train, "configuration=3d_cascade_fullres", "fold=0")
     tables = {name: dice_of(workspace, name) for name in ("3d_lowres", "3d_cascade_fullres")}
