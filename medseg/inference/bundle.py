@@ -188,7 +188,7 @@ def write_bundle(workspace: Workspace, output: Path, everything: bool = False) -
         metrics["selection"] = model.selection.averages()
     for configuration, folds in model.weights.items():
         if model.plan.configurations[configuration].previous is not None:
-            model.load(configuration, list(folds))  # so is a cascade without the networks before it
+            model.load(configuration)  # so is a cascade without the networks before it
         for fold in _carried(model, configuration, everything):
             _, description = load_weights(folds[fold])  # a damaged file is found now as well
             if description.get("start"):

@@ -130,7 +130,7 @@ class Model:
         for path, _, description in loaded:
             self._require_fitting(path, name, description, first)
         run_by = partial(_run_by, engine, torch.device(device))
-        previous = self._previous(name, first.configuration.previous, folds, device, engine)
+        previous = self._previous(name, first.configuration.previous, chosen, bool(folds), device, engine)
         own = self.identity(name, chosen)
         return Networks(
             networks=tuple(run_by(path, make(), description) for path, make, description in loaded),
@@ -148,19 +148,27 @@ class Model:
         self,
         name: str,
         previous: str | None,
-        folds: Sequence[Fold] | None,
+        chosen: Sequence[Fold],
+        asked: bool,
         device: torch.device | str,
         engine: Engine,
     ) -> Networks | None:
-        """The networks before a cascade's: of the same folds, so that a held-out Case stays held out; else of all."""
+        """The networks before a cascade's ``chosen`` folds: all numbered ones, unless folds were asked for.
+
+        Then they are the same folds, so that a Case that these held out stays held out. Before a cascade trained on
+        every Case stands one that was, if there is one.
+        """
         if previous is None:
             return None
-        if previous not in self.weights:
+        trained = self.weights.get(previous)
+        if not trained:
             raise CheckpointError(
                 f"{self.folder} holds the cascade '{name}', but not '{previous}', whose labels it needs. Train it with "
                 f"'medseg train configuration={previous}', or bundle the model anew."
             )
-        return self._load(previous, folds, device, engine)
+        if "full" in chosen:
+            return self._load(previous, ["full"] if "full" in trained else None, device, engine)
+        return self._load(previous, chosen if asked else None, device, engine)
 
     def identity(self, configuration: str, folds: Sequence[Fold]) -> str:
         """Hash of the weights and of the preparation: equal models have equal ones, wherever they lie."""

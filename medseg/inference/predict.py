@@ -296,9 +296,13 @@ def estimate_memory(image: Volume, model: Networks, options: Options) -> Memory:
     averaged are all at work at once.
     """
     parts = [_memory_of(image, member, options) for member in (model, *model.beside)]
-    if model.previous is not None:  # it has gone before the cascade's own work begins, but for its networks
-        before = estimate_memory(image, model.previous, options)
-        parts[0] = Memory(max(parts[0].host, before.host), max(parts[0].device, before.device))
+    if model.previous is not None:  # its work is over before the cascade's own begins, but its networks stay
+        before, own = estimate_memory(image, model.previous, options), parts[0]
+        mine, theirs = model.bytes, model.previous.bytes
+        on_host = options.device.type == "cpu"
+        host = max(own.host + theirs * on_host, before.host + mine * on_host)
+        on_device = max(own.device + theirs, before.device + mine) * (not on_host)
+        parts[0] = Memory(host, on_device)
     return Memory(sum(part.host for part in parts), sum(part.device for part in parts))
 
 

@@ -148,6 +148,23 @@ def test_a_held_out_case_is_predicted_as_in_its_folds_validation(workspace, tmp_
     np.testing.assert_array_equal(read_labels(file).array, expected)
 
 
+def test_a_cascade_of_every_case_follows_a_network_of_every_case_if_there_is_one(workspace, tmp_path):
+    for name in ("3d_lowres", CASCADE):
+        assert train(workspace, "fold=full", f"configuration={name}", "iterations=2", "validate_fold=false") == 0
+        shutil.rmtree(workspace.fold(CASCADE, 0), ignore_errors=True)
+        if name == "3d_lowres":
+            shutil.move(workspace.fold(name, "full"), tmp_path / "later")
+    before = open_model(workspace.folder).load(CASCADE).previous
+    assert before is not None
+    assert before.folds == (0, 1)
+    assert main(["bundle", f"workspace={workspace.folder}", f"output={tmp_path / 'bundle'}"]) == 0
+    shutil.move(tmp_path / "later", workspace.fold("3d_lowres", "full"))
+    model = open_model(workspace.folder)
+    for networks in (model.load(CASCADE), model.load(CASCADE, ["full"])):
+        assert networks.previous is not None
+        assert networks.previous.folds == ("full",)
+
+
 def test_a_cascade_without_the_networks_before_it_is_neither_bundled_nor_predicted(workspace, tmp_path, capsys):
     shutil.rmtree(workspace.folder / "3d_lowres")
     assert main(["bundle", f"workspace={workspace.folder}", f"output={tmp_path / 'bundle'}"]) == 2
