@@ -16,6 +16,7 @@ from torch import nn
 from medseg.cases.labels import LabelTable
 from medseg.documents import Document, Record
 from medseg.errors import CheckpointError, MedsegError
+from medseg.files import hash_content
 from medseg.planning.plan import ConfigurationName, ConfigurationPlan, OptimizerPlan, TrainingPlan
 from medseg.training.schedule import Part
 
@@ -102,10 +103,13 @@ class Recipe(Document):
         return self.parts[-1].stretch.end
 
     def hash_at(self, iteration: int) -> str:
-        """Hash of all that had a say in the first ``iteration`` steps; a later extension does not change it."""
+        """Hash of all that had a say in the first ``iteration`` steps; a later extension does not change it.
+
+        Neither does a setting that a later version adds, where it is left at its default.
+        """
         first, *later = self.parts
         begun = (first, *(part for part in later if part.stretch.start < iteration))
-        return self.model_copy(update={"parts": begun}).content_hash()
+        return hash_content(self.model_copy(update={"parts": begun}).model_dump(mode="json", exclude_defaults=True))
 
 
 def settle_optimizer(plan: OptimizerPlan, iterations: int) -> OptimizerPlan:

@@ -1,8 +1,10 @@
 """The recipe follows the budget."""
 
-from medseg.planning.plan import OptimizerPlan
+from medseg.planning.plan import OptimizerPlan, TrainingPlan
 from medseg.training.budget import iterations_within
-from medseg.training.recipe import optimizer_for_length, settle_optimizer
+from medseg.training.recipe import Recipe, optimizer_for_length, settle_optimizer
+
+from tiny import tiny_recipe
 
 
 def test_long_schedules_use_sgd_and_short_ones_adamw() -> None:
@@ -29,6 +31,21 @@ def test_a_default_rate_follows_a_new_length_and_one_that_was_set_stays() -> Non
     assert optimizer_for_length(default, 200, 200_000).name == "adamw"
     chosen = settle_optimizer(OptimizerPlan(learning_rate=3e-4), 200)
     assert optimizer_for_length(chosen, 200, 2000).learning_rate == 3e-4
+
+
+def test_a_training_begun_with_an_older_version_is_still_recognised() -> None:
+    class NewerPlan(TrainingPlan):
+        added: bool = True
+
+    class Newer(Recipe):
+        training: NewerPlan
+
+    recipe = tiny_recipe()
+    content = recipe.model_dump(mode="json")
+    assert Newer.model_validate(content).hash_at(6) == recipe.hash_at(6)
+    content["training"]["added"] = False
+    assert Newer.model_validate(content).hash_at(6) != recipe.hash_at(6)
+    assert tiny_recipe(seed=2).hash_at(6) != recipe.hash_at(6)
 
 
 def test_a_budget_becomes_at_least_one_iteration() -> None:
