@@ -107,6 +107,11 @@ class LabelTable(Document):
         return None if self.ignore is None else len(self)
 
     @property
+    def outside_index(self) -> int:
+        """The index of voxels outside of an image: nobody annotated them, where that can be said, else background."""
+        return self.ignore_index or 0
+
+    @property
     def targets(self) -> tuple[Target, ...]:
         """What is learned, sampled, scored and chosen by: the regions in their order, else every structure."""
         if not self.regions:

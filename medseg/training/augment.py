@@ -29,12 +29,14 @@ def augment_batch(
     iteration: int,
     rank: int = 0,
     structures_before: int = 0,
+    outside: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Images (B, C, *initial) float32 and labels (B, *initial) -> (B, C, *patch) float32 and (B, *patch) int64.
 
     In a cascade the labels are (B, 2, *initial), the previous ones behind the true ones; they become
     ``structures_before`` further channels of the images, with some mistakes put into them. ``initial`` is at least the
-    patch (``initial_patch_size``). The arguments are not changed.
+    patch (``initial_patch_size``); where a patch reaches beyond it, labels are ``outside``. The arguments are not
+    changed.
     """
     steps = plan.augmentation
     in_plane = works_in_plane(configuration)
@@ -44,7 +46,7 @@ def augment_batch(
             np.random.Philox(np.random.SeedSequence(plan.seed, spawn_key=(_STREAM, iteration, rank, step)))
         )
 
-    images, labels = rotate_and_scale(images, labels, configuration, steps, random(0))
+    images, labels = rotate_and_scale(images, labels, configuration, steps, random(0), outside)
     if steps.noise:
         intensity.add_noise(images, random(1))
     if steps.blur:

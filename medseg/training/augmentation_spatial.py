@@ -2,7 +2,8 @@
 
 Knows nothing of intensities. Rules: nnU-Net v2's recipe (Isensee et al. 2021; batchgeneratorsv2). Images are sampled
 linearly, labels by nearest (nnU-Net samples each label linearly and takes the one above 1/2; the difference is less
-than half a voxel at a border). Outside the image is 0.
+than half a voxel at a border). Outside the image is 0;
+labels may say there that nobody annotated it.
 """
 
 from __future__ import annotations
@@ -80,11 +81,13 @@ def rotate_and_scale(
     configuration: ConfigurationPlan,
     plan: AugmentationPlan,
     random: np.random.Generator,
+    outside: int = 0,
 ) -> tuple[Tensor, Tensor]:
     """Cut the patch out of each sample, of some of them rotated (p 0.2) or scaled (p 0.2, 0.7 to 1.4, all axes alike).
 
     Images (B, C, *initial), labels (B, *initial) -> new tensors (B, C, *patch) float32 and (B, *patch) int64. Samples
-    that are neither rotated nor scaled are only cropped. Several labels may lie behind one another, (B, L, *initial).
+    that are neither rotated nor scaled are only cropped. Several labels may lie behind one another, (B, L, *initial);
+    outside of the sample the first are ``outside`` and the others 0, as images are.
     """
     patch, in_plane = configuration.patch_size, works_in_plane(configuration)
     batch = len(images)
@@ -100,8 +103,10 @@ def rotate_and_scale(
         matrices = np.stack([scales[sample] * rotation(angles[sample], in_plane) for sample in moved])
         index = torch.as_tensor(moved).to(images.device)
         new_images[index] = resample(images[index], matrices, patch, "bilinear")
-        several = labels[index].reshape(len(moved), -1, *labels.shape[-3:]).float()
-        sampled = resample(several, matrices, patch, "nearest").long()
+        several = labels[index].reshape(len(moved), -1, *labels.shape[-3:]).long()
+        several[:, 0] -= outside  # sampling gives 0 outside
+        sampled = resample(several.float(), matrices, patch, "nearest").long()
+        sampled[:, 0] += outside
         new_labels[index] = sampled.reshape(new_labels[index].shape)
     return new_images, new_labels
 

@@ -60,8 +60,16 @@ def train(
         for group in optimizer.param_groups:
             group["lr"] = rate
         images, labels = fabric.to_device(batch)
-        before = recipe.structures_before
-        images, labels = augment_batch(images, labels, configuration, plan, iteration, fabric.global_rank, before)
+        images, labels = augment_batch(
+            images,
+            labels,
+            configuration,
+            plan,
+            iteration,
+            fabric.global_rank,
+            recipe.structures_before,
+            recipe.labels.outside_index,
+        )
         optimizer.zero_grad(set_to_none=True)
         logits = network(images)
         loss = loss_function(logits, labels)

@@ -38,9 +38,9 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
     Cases are drawn uniformly with replacement. The last ``B - round(B (1 - foreground_share))`` patches of the whole
     batch are centred on a random voxel of a target, the target uniform among those in the Case; the others lie anywhere
     in the Case or, where the labels have an ignore value, around a random annotated voxel. A patch stays inside the
-    Case as far as it fits; the margin read for rotation, and a Case smaller than the patch, are filled with 0, and are
-    background. Rank r of n takes its slice of the batch. Raises PlanError when there is no Case, or less than one patch
-    for each rank.
+    Case as far as it fits; the margin read for rotation, and a Case smaller than the patch, are filled with 0. Labels
+    are background there, or ignored where that is possible (nnU-Net: always background). Rank r of n takes its slice of
+    the batch. Raises PlanError when there is no Case, or less than one patch for each rank.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         self.folder, self.cases, self.is_cascade = folder, tuple(cases), recipe.is_cascade
         self.patch = configuration.patch_size
         self.initial = initial_patch_size(configuration, training.augmentation)
+        self.outside = recipe.labels.outside_index
         self.seed = training.seed
         batch = configuration.batch_size
         self.first_forced = round(batch * (1 - training.foreground_share))
@@ -92,7 +93,7 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         corner = self._corner(case, sample >= self.first_forced, random)
         margin = tuple((i - p) // 2 for i, p in zip(self.initial, self.patch, strict=True))
         start = (corner[0] - margin[0], corner[1] - margin[1], corner[2] - margin[2])
-        labels = cut(case.labels, start, self.initial)
+        labels = cut(case.labels, start, self.initial, self.outside)
         if case.previous is not None:
             labels = np.stack([labels, cut(case.previous, start, self.initial)])
         return cut(case.image, start, self.initial), labels
@@ -127,10 +128,10 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
         return {**self.__dict__, "_open": OrderedDict()}
 
 
-def cut(array: np.ndarray, start: Triple, size: Triple) -> np.ndarray:
-    """A copy of (..., *size) from (..., Z, Y, X) at ``start``, which may lie outside; 0 there."""
+def cut(array: np.ndarray, start: Triple, size: Triple, outside: int = 0) -> np.ndarray:
+    """A copy of (..., *size) from (..., Z, Y, X) at ``start``, which may lie outside; ``outside`` stands there."""
     space = array.shape[-3:]
-    result = np.zeros((*array.shape[:-3], *size), array.dtype)
+    result = np.full((*array.shape[:-3], *size), outside, array.dtype)
     inner, outer = [], []
     for first, length, available in zip(start, size, space, strict=True):
         low, high = max(first, 0), max(min(first + length, available), first, 0)

@@ -45,6 +45,7 @@ def test_a_target_lies_where_any_of_its_labels_does():
 
 def test_the_ignore_value_lies_after_the_last_structure_and_counts_as_no_class():
     assert (TABLE.ignore_index, PLAIN.ignore_index, TABLE.values) == (4, None, (0, 3, 5, 7))
+    assert (TABLE.outside_index, PLAIN.outside_index) == (4, 0)
     assert TABLE.to_indices(np.array([0, 7, 4, 3])).tolist() == [0, 3, 4, 1]
     assert TABLE.to_values(np.array([0, 1, 2, 3])).tolist() == [0, 3, 5, 7]
     with pytest.raises(DatasetError, match=r"the value \[4\]"):

@@ -89,6 +89,18 @@ class TestAugmentation:
         assert min(agreement) > 0.9
         assert np.mean(agreement) > 0.97
 
+    def test_labels_outside_of_the_sample_are_what_was_asked_for_and_all_others_the_same(self, patch, dimensions):
+        configuration, images, labels = self.batch(patch, dimensions)
+        plan = a_plan(rotation=True, scaling=True)
+        beyond = 0
+        for iteration in range(25):
+            _, usual = augment_batch(images, labels, configuration, plan, iteration)
+            _, plus = augment_batch(images, labels + 1, configuration, plan, iteration)
+            _, marks = augment_batch(images, labels, configuration, plan, iteration, outside=4)
+            assert torch.equal(marks, torch.where(plus == 0, 4, usual))
+            beyond += int((plus == 0).sum())
+        assert beyond > 0
+
     def test_follows_from_seed_iteration_and_rank_alone(self, patch, dimensions):
         configuration, images, labels = self.batch(patch, dimensions)
 

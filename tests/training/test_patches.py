@@ -266,4 +266,14 @@ def test_a_cut_is_the_padded_array(start):
     array = np.arange(1, 2 * 5 * 6 * 7 + 1).reshape(2, 5, 6, 7)
     padded = np.pad(array, ((0, 0), *[(40, 40)] * 3))
     z, y, x = (s + 40 for s in start)
-    assert np.array_equal(cut(array, start, (4, 9, 5)), padded[:, z : z + 4, y : y + 9, x : x + 5])
+    expected = padded[:, z : z + 4, y : y + 9, x : x + 5]
+    assert np.array_equal(cut(array, start, (4, 9, 5)), expected)
+    assert np.array_equal(cut(array, start, (4, 9, 5), outside=7000), np.where(expected == 0, 7000, expected))
+
+
+def test_outside_of_a_case_nobody_annotated_where_labels_can_say_so(prepared):
+    for table, outside in ((TABLE, 0), (TABLE.model_copy(update={"ignore": 9}), 4)):
+        recipe = a_recipe(("b",)).model_copy(update={"labels": table})
+        _, labels = PatchDataset(prepared, ("b",), recipe)[0]
+        assert (labels[:, 0] == outside).all() and (labels[:, -1] == outside).all()  # case b is 6 voxels high
+        assert not labels[:, 1:-1].any()
