@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from medseg.commands.chosen import chosen_workspace
 from medseg.commands.console import say
-from medseg.paths import Workspace, last_used
 from medseg.settings import Settings, build
 
 
@@ -32,9 +32,7 @@ def run(words: Mapping[str, str]) -> None:
     settings = build(BundleSettings, words)
     from medseg.inference.bundle import write_bundle
 
-    workspace = Workspace(settings.workspace) if settings.workspace else last_used()
-    if settings.workspace is None:
-        say(f"Workspace: {workspace.folder} (the one last used from here)")
+    workspace = chosen_workspace(settings.workspace)
     model = write_bundle(workspace, settings.output, settings.everything)
     for configuration, folds in model.weights.items():
         say(f"{configuration}: fold(s) {', '.join(str(fold) for fold in folds)}")

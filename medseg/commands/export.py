@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
+from medseg.commands.chosen import FoldChoice, chosen_folds
 from medseg.commands.console import say
 from medseg.settings import Settings, build
 
@@ -24,7 +25,7 @@ class ExportSettings(Settings):
     """onnx also runs in 'medseg predict'; torchscript is for C++ programs that have libtorch."""
     configuration: str | None = None
     """2d, 3d_fullres, ...; by default the plan's own choice."""
-    folds: int | Literal["all", "full"] | tuple[int | Literal["full"], ...] = "all"
+    folds: FoldChoice = "all"
     """Which networks, such as [0,1]; all takes every fold that is trained."""
 
 
@@ -40,8 +41,7 @@ def run(words: Mapping[str, str]) -> None:
     model = open_model(settings.model)
     if settings.model is None:
         say(f"Model: {model.folder} (the workspace last used from here)")
-    folds = settings.folds if isinstance(settings.folds, tuple) else (settings.folds,)
-    chosen = None if settings.folds == "all" else folds
+    chosen = chosen_folds(settings.folds)
     export = export_model(model, settings.output, settings.format, settings.configuration, chosen, say)
     for file in export.networks.values():
         say(f"{settings.output / file}: {_shape(export.input)} -> {_shape(export.output)}")

@@ -15,6 +15,7 @@ from pydantic import Field, PositiveInt
 
 from medseg.cases.case import Case
 from medseg.cases.labels import LabelTable
+from medseg.commands.chosen import FoldChoice, chosen_folds
 from medseg.commands.console import Bar, say
 from medseg.errors import MedsegError, SettingsError
 from medseg.evaluation.palette import colors_of, topmost
@@ -42,7 +43,7 @@ class PredictSettings(Settings):
     """A bundle or a workspace; by default the workspace last used from here."""
     configuration: str | None = None
     """2d, 3d_fullres, ...; by default the plan's own choice."""
-    folds: int | Literal["all", "full"] | tuple[int | Literal["full"], ...] = "all"
+    folds: FoldChoice = "all"
     """Whose networks are averaged, such as [0,1]; all takes every fold that is trained, full the one of every case."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes a GPU where there is one."""
@@ -96,7 +97,7 @@ def run(words: Mapping[str, str]) -> int:
     targets = {case.name: settings.output / f"{case.name}{suffix_of(case.images[0])}" for case in cases}
     _require_apart(cases, targets)
     device = choose_device(settings.device)
-    networks = model.load(settings.configuration, _folds(settings), device, settings.engine)
+    networks = model.load(settings.configuration, chosen_folds(settings.folds), device, settings.engine)
     combine = settings.compat or settings.combine
     options = Options(device, settings.mirror, settings.step, settings.tile_batch, combine, settings.postprocess)
     outcome = _Outcome(failed={complaint.case: str(complaint) for complaint in complaints})
@@ -189,13 +190,6 @@ def _draw(path: Path, name: str, prediction: Prediction, labels: LabelTable) -> 
         name,
         image.affine if image.orientation_known else None,
     )
-
-
-def _folds(settings: PredictSettings) -> tuple[int | str, ...] | None:
-    """None stands for every numbered fold; ``("full",)`` for the network that was trained on every case."""
-    if settings.folds == "all":
-        return None
-    return settings.folds if isinstance(settings.folds, tuple) else (settings.folds,)
 
 
 def _require_apart(cases: Sequence[Case], targets: Mapping[str, Path]) -> None:

@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from medseg.arrays import Labels
 from medseg.cases.case import Case, read_case_image, read_case_labels
 from medseg.cases.formats import read_dataset
+from medseg.commands.chosen import chosen_workspace
 from medseg.commands.console import Bar, say, table
 from medseg.documents import Document
 from medseg.errors import CheckpointError, MedsegError
 from medseg.evaluation.scores import Scores, as_rows, score_case, summarise
-from medseg.images.formats import read_image, read_labels, write_labels
-from medseg.paths import Workspace, last_used
+from medseg.images.formats import read_labels, write_labels
+from medseg.images.volume import Volume
+from medseg.paths import Workspace
 from medseg.run_record import record_run
 from medseg.settings import Settings, build
 
@@ -98,7 +101,7 @@ def run(words: Mapping[str, str]) -> None:
     rules: tuple[ComponentRule, ...] = ()
     if settings.postprocess:
         say("Trying component rules ...")
-        rules, _ = learn_rules(sorted(job.cases), lambda name: _pair(job, chosen, name), job.model.labels)
+        rules, _ = learn_rules(sorted(job.cases), lambda name: _arrays(job, chosen, name), job.model.labels)
     scores = _scores(job, chosen, rules)
     folds = {name: sorted(set(found.values())) for name, found in job.held_out.items()}
     selection = make_selection(chosen, compared, rules, folds, job.identities, scores)
@@ -115,9 +118,7 @@ def _read_job(settings: SelectSettings) -> _Job:
     from medseg.inference.predict import Options
     from medseg.training.recipe import Recipe
 
-    workspace = Workspace(settings.workspace) if settings.workspace else last_used()
-    if settings.workspace is None:
-        say(f"Workspace: {workspace.folder} (the one last used from here)")
+    workspace = chosen_workspace(settings.workspace)
     if not workspace.plan.is_file():
         raise CheckpointError(f"{workspace.folder} is no workspace; a bundle has no held-out cases to select by.")
     model, dataset = open_model(workspace.folder), read_dataset(workspace.dataset)
@@ -207,18 +208,23 @@ def _predict_one(job: _Job, case: Case, members: Sequence[Networks], candidates:
         write_labels(job.file(candidate, case.name), job.model.labels.to_values(indices), image)
 
 
-def _pair(job: _Job, candidate: Candidate, name: str) -> tuple[np.ndarray, np.ndarray]:
-    """Prediction and truth of a Case, label indices."""
-    case, labels = job.cases[name], job.model.labels
-    truth = read_case_labels(case, labels, read_image(case.images[0]))
-    return labels.to_indices(read_labels(job.file(candidate, name)).array), truth.array
+def _pair(job: _Job, candidate: Candidate, name: str) -> tuple[Labels, Volume]:
+    """Prediction (label indices) and truth of a Case; the prediction lies on its image's grid, so that is not read."""
+    labels = job.model.labels
+    predicted = read_labels(job.file(candidate, name))
+    return labels.to_indices(predicted.array), read_case_labels(job.cases[name], labels, predicted)
+
+
+def _arrays(job: _Job, candidate: Candidate, name: str) -> tuple[Labels, Labels]:
+    prediction, truth = _pair(job, candidate, name)
+    return prediction, truth.array
 
 
 def _dice_of(job: _Job, candidate: Candidate) -> np.ndarray:
     from medseg.evaluation.comparison import target_dice
 
-    labels = job.model.labels
-    return np.array([target_dice(*_pair(job, candidate, name), labels) for name in job.cases], dtype=np.float64)
+    pairs = (_pair(job, candidate, name) for name in job.cases)
+    return np.array([target_dice(prediction, truth.array, job.model.labels) for prediction, truth in pairs])
 
 
 def _scores(job: _Job, chosen: Candidate, rules: Sequence[ComponentRule]) -> Scores:
@@ -226,10 +232,10 @@ def _scores(job: _Job, chosen: Candidate, rules: Sequence[ComponentRule]) -> Sco
 
     labels = job.model.labels
     scored = []
-    for name, case in job.cases.items():
+    for name in job.cases:
         prediction, truth = _pair(job, chosen, name)
-        spacing = read_image(case.images[0]).spacing
-        scored.append(score_case(apply_rules(prediction, rules, labels), truth, spacing, labels, case=name))
+        prediction = apply_rules(prediction, rules, labels)
+        scored.append(score_case(prediction, truth.array, truth.spacing, labels, case=name))
     return summarise(scored)
 
 
@@ -239,8 +245,9 @@ def _show(job: _Job, selection: Selection, scores: Scores) -> None:
 
     titles = ["candidate", "Dice [95 % interval]", "difference to the best single one", "p"]
     rows = []
+    reference_name = next(one.name for one in selection.candidates if JOINED not in one.name)  # the best single one
     for one in selection.candidates:
-        reference = one.difference_low is None
+        reference = one.name == reference_name
         difference = "-" if reference else f"{one.difference:+.4f} {_span(one.difference_low, one.difference_high)}"
         mark = " *" if one.name == JOINED.join(selection.chosen) else ""
         p = "-" if one.p_value is None else f"{one.p_value:.2g}"

@@ -12,12 +12,12 @@ from typing import Literal
 
 from medseg.cases.case import read_case_labels
 from medseg.cases.formats import read_dataset
+from medseg.commands.chosen import chosen_workspace
 from medseg.commands.console import Bar, say, table
 from medseg.errors import SettingsError
 from medseg.evaluation.scores import as_rows, score_case, summarise, write_csv
 from medseg.files import folder_written_whole
 from medseg.images.formats import write_labels
-from medseg.paths import Workspace, last_used
 from medseg.run_record import record_run
 from medseg.settings import Settings, build
 
@@ -41,9 +41,7 @@ SETTINGS = (TestSettings,)
 def run(words: Mapping[str, str]) -> None:
     """Predict and score every case of the test set; the result is one more folder ``test/look_<n>``, whole or not."""
     settings = build(TestSettings, words)
-    workspace = Workspace(settings.workspace) if settings.workspace else last_used()
-    if settings.workspace is None:
-        say(f"Workspace: {workspace.folder} (the one last used from here)")
+    workspace = chosen_workspace(settings.workspace)
     cases = read_dataset(workspace.dataset).test
     if not cases:
         raise SettingsError(

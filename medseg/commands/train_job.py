@@ -18,9 +18,9 @@ from medseg.cases.dataset import Dataset
 from medseg.cases.folds import Folds
 from medseg.cases.formats import read_dataset
 from medseg.cases.labels import LabelTable
-from medseg.commands.console import say
+from medseg.commands.chosen import chosen_workspace
 from medseg.errors import CheckpointError, PlanError, SettingsError
-from medseg.paths import Workspace, last_used
+from medseg.paths import Workspace
 from medseg.planning.override import Shorthands, override_plan
 from medseg.planning.plan import ConfigurationName, ConfigurationPlan, Plan, TrainingPlan
 from medseg.settings import Seconds, Settings, build, require_known
@@ -109,9 +109,7 @@ def read_job(words: Mapping[str, str]) -> TrainJob:
         require_known(key, SETTINGS)
     own = {key: text for key, text in words.items() if key in TrainSettings.model_fields}
     settings = build(TrainSettings, own)
-    workspace = Workspace(settings.workspace) if settings.workspace else last_used()
-    if settings.workspace is None and int(os.environ.get("LOCAL_RANK", "0")) == 0:
-        say(f"Workspace: {workspace.folder} (the one last used from here)")
+    workspace = chosen_workspace(settings.workspace, silent=int(os.environ.get("LOCAL_RANK", "0")) > 0)
     if not workspace.plan.is_file():
         raise PlanError(f"There is no plan in {workspace.folder}. Run 'medseg plan dataset=DIR workspace=...' first.")
     plan = Plan.load(workspace.plan)

@@ -18,6 +18,7 @@ from medseg.cases.labels import LabelTable
 from medseg.documents import Record
 from medseg.evaluation.bootstrap import interval, resampled_means
 
+_SIGNIFICANT = 0.05
 DiceTable = NDArray[np.float64]
 """(cases, targets); NaN where a target is in neither array."""
 
@@ -38,6 +39,15 @@ class Compared(Record):
     difference_high: float | None = None
     p_value: float | None = None
     """Of Wilcoxon's signed-rank test against the reference; null for the reference, or where no Case differs."""
+
+    @property
+    def is_better_than_chance(self) -> bool:
+        """Whether the interval of the difference lies above 0 and the test agrees.
+
+        Both, because with few Cases the interval alone is too narrow: five Cases are never enough for the test.
+        """
+        certain = self.difference_low is not None and self.difference_low > 0
+        return certain and self.p_value is not None and self.p_value < _SIGNIFICANT
 
 
 def target_dice(prediction: Labels, truth: Labels, table: LabelTable) -> list[float]:
@@ -65,10 +75,11 @@ def compare(tables: Mapping[str, DiceTable], reference: str) -> tuple[Compared, 
     drawn = {name: _resampled(table) for name, table in tables.items()}
     compared = []
     for name, table in tables.items():
-        low, high = interval(drawn[name]) or (None, None)
+        several = len(table) > 1  # of one Case every draw is the same, which is no interval
+        low, high = (interval(drawn[name]) if several else None) or (None, None)
         one = Compared(name=name, dice=mean_dice(table), low=low, high=high)
         if name != reference:
-            low, high = interval(drawn[name] - drawn[reference]) or (None, None)
+            low, high = (interval(drawn[name] - drawn[reference]) if several else None) or (None, None)
             one = one.model_copy(
                 update={
                     "difference": one.dice - mean_dice(tables[reference]),

@@ -65,13 +65,13 @@ def candidates_of(configurations: Sequence[str]) -> tuple[tuple[str, ...], ...]:
 def choose(tables: Mapping[tuple[str, ...], DiceTable]) -> tuple[tuple[str, ...], tuple[Compared, ...]]:
     """The candidate to take, and the comparison of all with the best single configuration.
 
-    The best single one, unless a pair is better by more than chance: the 95 % interval of the difference lies above 0.
+    The best single one, unless a pair is better by more than chance.
     """
     singles = [candidate for candidate in tables if len(candidate) == 1]
     best = max(singles, key=lambda candidate: mean_dice(tables[candidate]))
     compared = compare({JOINED.join(candidate): table for candidate, table in tables.items()}, JOINED.join(best))
     for one in compared:
-        if one.difference_low is not None and one.difference_low > 0 and JOINED in one.name:
+        if JOINED in one.name and one.is_better_than_chance:
             return tuple(one.name.split(JOINED)), compared
     return best, compared
 

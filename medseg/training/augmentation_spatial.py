@@ -2,8 +2,7 @@
 
 Knows nothing of intensities. Rules: nnU-Net v2's recipe (Isensee et al. 2021; batchgeneratorsv2). Images are sampled
 linearly, labels by nearest (nnU-Net samples each label linearly and takes the one above 1/2; the difference is less
-than half a voxel at a border). Outside the image is 0;
-labels may say there that nobody annotated it.
+than half a voxel at a border). Outside the image is 0; labels may say there that nobody annotated it.
 """
 
 from __future__ import annotations

@@ -115,10 +115,10 @@ class Watcher:
             predicted = decide(rows.scores, decision).cpu().numpy()
             truth = case.labels[rows.start : rows.start + len(predicted)]
             counts += _joint_counts(truth, predicted, values)
-        return target_dice(counts, table)
+        return dice_of_counts(counts, table)
 
 
-def target_dice(counts: NDArray[np.int64], table: LabelTable) -> list[float | None]:
+def dice_of_counts(counts: NDArray[np.int64], table: LabelTable) -> list[float | None]:
     """Dice of each target from voxel counts (truth, predicted) of every pair of label indices; None where it is absent.
 
     A target that the truth lacks has no Dice here, unlike in the final scores: a single stray voxel would make it jump

@@ -57,5 +57,15 @@ def test_a_pair_is_chosen_only_when_it_is_better_by_more_than_chance():
     assert compared[0].name == "a + b"
 
 
+@pytest.mark.parametrize("cases", [1, 3, 5])
+def test_few_cases_never_show_more_than_chance(cases):
+    base = np.random.default_rng(2).uniform(0.5, 0.8, (cases, 2))
+    chosen, compared = choose({("a",): base, ("b",): base - 0.1, ("a", "b"): base + 0.1})
+    assert chosen == ("a",)
+    pair = next(one for one in compared if one.name == "a + b")
+    assert pair.difference == pytest.approx(0.1)
+    assert (pair.difference_low is None) == (cases == 1)
+
+
 def test_candidates_are_all_configurations_and_all_pairs():
     assert candidates_of(["x", "y", "z"]) == (("x",), ("y",), ("z",), ("x", "y"), ("x", "z"), ("y", "z"))

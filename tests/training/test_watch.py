@@ -14,7 +14,7 @@ from medseg.inference.predict import predict_image
 from medseg.preprocessing.store import open_prepared, prepare_cases
 from medseg.training.fold import new_network
 from medseg.training.schedule import Watch
-from medseg.training.watch import Watcher, settle_watch, share_of_time, target_dice
+from medseg.training.watch import Watcher, dice_of_counts, settle_watch, share_of_time
 
 from tiny import TABLE, tiny_plan, tiny_recipe, write_tiny_dataset
 
@@ -75,11 +75,11 @@ def test_a_check_scores_whole_cases_as_the_final_scores_do(prepared: Path) -> No
 
 def test_a_structure_that_the_truth_lacks_has_no_dice() -> None:
     counts = np.array([[90, 3, 1], [2, 4, 0], [0, 0, 0]])
-    assert target_dice(counts, TABLE) == [8 / 13, None]
+    assert dice_of_counts(counts, TABLE) == [8 / 13, None]
 
 
 def test_regions_are_scored_from_the_same_counts_and_what_nobody_annotated_is_left_out() -> None:
     counts = np.array([[90, 3, 1, 0], [2, 4, 5, 0], [6, 7, 8, 0], [50, 60, 70, 0]])
     whole, box = Region(name="both", labels=("ball", "box"), written=1), Region(name="b", labels=("box",), written=2)
     table = LabelTable(labels=TABLE.labels, regions=(whole, box), ignore=7)
-    assert target_dice(counts, table) == [2 * 24 / (32 + 28), 2 * 8 / (21 + 14)]
+    assert dice_of_counts(counts, table) == [2 * 24 / (32 + 28), 2 * 8 / (21 + 14)]
