@@ -6,10 +6,13 @@ The builders stand in ``medseg.networks.build``; a test holds that table against
 from __future__ import annotations
 
 import difflib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from medseg.errors import PlanError
+from medseg.planning.layers import Parts
+from medseg.planning.plan import NetworkPlan
+from medseg.planning.unet_layers import residual_unet, unet
 
 
 @dataclass(frozen=True)
@@ -18,9 +21,9 @@ class Architecture:
 
     name: str
     summary: str
+    layers: Callable[[NetworkPlan, int, int], Parts]
+    """All that the network consists of, from its plan, channels and classes (background counted)."""
     dimensions: tuple[int, ...] = (2, 3)
-    blocks: Literal["plain", "residual"] = "plain"
-    """residual: encoder stages of two-convolution blocks behind a stem."""
     encoder: tuple[int, ...] = (2,)
     """Convolutions (or blocks) per encoder stage; the last number holds for all further stages."""
     decoder: int = 2
@@ -28,11 +31,11 @@ class Architecture:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "unet": Architecture("unet", "plain U-Net as nnU-Net plans it (Isensee et al. 2021)"),
+    "unet": Architecture("unet", "plain U-Net as nnU-Net plans it (Isensee et al. 2021)", unet),
     "residual_unet": Architecture(
         "residual_unet",
         "U-Net with a residual encoder, as nnU-Net's ResEnc presets plan it (Isensee et al. 2024)",
-        blocks="residual",
+        residual_unet,
         encoder=(1, 3, 4, 6),
         decoder=1,
     ),

@@ -1,0 +1,169 @@
+"""What a network consists of, layer by layer, as far as its size, its work and its memory depend on it.
+
+Every network describes itself to the planner as a list of these (``medseg.planning.architectures``); parameters, FLOPs
+and kept feature maps are sums over the list (``medseg.planning.memory``). Nothing here imports torch; tests hold each
+description against the network that is built.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from medseg.arrays import Triple
+from medseg.planning.plan import NetworkPlan
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The voxels (or tokens) of a feature map, relative to the patch."""
+
+    step: Triple = (1, 1, 1)
+    """Voxels of the patch from one of the map to the next."""
+    multiple: Triple = (1, 1, 1)
+    """The patch is padded up to a multiple of this before the map is made."""
+
+    def sizes(self, patch: Triple) -> Triple:
+        """(z, y, x) of the map for a patch."""
+        padded = [math.ceil(n / m) * m for n, m in zip(patch, self.multiple, strict=True)]
+        z, y, x = (math.ceil(n / step) for n, step in zip(padded, self.step, strict=True))
+        return z, y, x
+
+    def voxels(self, patch: Triple) -> int:
+        """Voxels of the map for a patch."""
+        return math.prod(self.sizes(patch))
+
+    def coarser(self, step: Triple) -> Grid:
+        """The grid after striding on."""
+        z, y, x = (old * new for old, new in zip(self.step, step, strict=True))
+        return Grid((z, y, x), self.multiple)
+
+
+class Part(Protocol):
+    """Anything that a network is made of; all counts are for one patch (z, y, x) of one sample."""
+
+    @property
+    def parameters(self) -> int:
+        """Trainable numbers."""
+        ...
+
+    @property
+    def head(self) -> bool:
+        """Whether it gives logits."""
+        ...
+
+    def multiplications(self, patch: Triple) -> int:
+        """Multiplications, each with its addition, of a forward pass."""
+        ...
+
+    def elements(self, patch: Triple) -> int:
+        """What nnU-Net's proxy for memory counts: the numbers in the output of each convolution."""
+        ...
+
+    def saved(self, patch: Triple) -> int:
+        """Numbers that training keeps from the forward to the backward pass."""
+        ...
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or linear map with what follows it (norm, activation), or a map that is only copied or pooled."""
+
+    grid: Grid
+    """Of its output."""
+    inputs: int
+    """Channels that each output channel is a sum over: of a depthwise convolution 1."""
+    outputs: int
+    taps: int = 1
+    """Multiplications per output voxel and pair of channels."""
+    weights: int = 1
+    """Weights per pair of channels; in a transposed convolution each serves another voxel."""
+    vectors: int = 1
+    """Parameters per output channel beside the weights: a bias, and two of a norm."""
+    kept: int = 1
+    """Maps of the output's size that the backward pass needs: 2 where a norm stands between convolution and activation
+    in place (the norm's input, and the activation's output, which the next layer reads)."""
+    counted: bool = True
+    """Whether nnU-Net's proxy counts the output once."""
+    head: bool = False
+    """Whether it gives logits."""
+    pooled: bool = False
+    """Whether its output is one number per channel."""
+    table: int = 0
+    """Trainable numbers beside these, such as positions."""
+
+    @property
+    def parameters(self) -> int:
+        return (self.weights * self.inputs + self.vectors) * self.outputs + self.table
+
+    def multiplications(self, patch: Triple) -> int:
+        return self.taps * self.inputs * self.outputs * self._voxels(patch)
+
+    def elements(self, patch: Triple) -> int:
+        return self.outputs * self._voxels(patch) if self.counted else 0
+
+    def saved(self, patch: Triple) -> int:
+        return self.kept * self.outputs * self._voxels(patch)
+
+    def _voxels(self, patch: Triple) -> int:
+        return 1 if self.pooled else self.grid.voxels(patch)
+
+
+def kept_map(grid: Grid, channels: int, kept: int = 1) -> Layer:
+    """A map that costs memory only, such as a skip connection's copy in a concatenation."""
+    return Layer(grid, 0, channels, taps=0, weights=0, vectors=0, kept=kept, counted=False)
+
+
+@dataclass(frozen=True)
+class Attention:
+    """The two products of attention, tokens x keys, without the linear maps around them (those are Layers)."""
+
+    grid: Grid
+    """Of the tokens."""
+    channels: int
+    heads: int
+    keys: Grid | None = None
+    """What each token looks at; None: all tokens of its own grid."""
+    window: Triple | None = None
+    """Instead: the tokens of its own window; the grid is padded to a multiple of it, and where the grid is smaller the
+    window is."""
+    table: int = 0
+    """Trainable numbers of a bias by position."""
+    scores_kept: int = 0
+    """Matrices tokens x keys x heads that the backward pass needs: none where the products are fused."""
+    head: bool = False
+
+    @property
+    def parameters(self) -> int:
+        return self.table
+
+    def multiplications(self, patch: Triple) -> int:
+        return 2 * self._pairs(patch) * self.channels
+
+    def elements(self, patch: Triple) -> int:
+        return self.scores_kept * self.heads * self._pairs(patch)
+
+    def saved(self, patch: Triple) -> int:
+        return self.scores_kept * self.heads * self._pairs(patch)
+
+    def _pairs(self, patch: Triple) -> int:
+        sizes = self.grid.sizes(patch)
+        if self.window is None:
+            return math.prod(sizes) * (self.keys or self.grid).voxels(patch)
+        window = [min(n, w) for n, w in zip(sizes, self.window, strict=True)]
+        padded = (math.ceil(n / w) * w for n, w in zip(sizes, window, strict=True))
+        return math.prod(padded) * math.prod(window)
+
+
+Parts = Iterable[Part]
+
+
+def stage_grids(network: NetworkPlan) -> tuple[Grid, ...]:
+    """The grid of each stage of the encoder, finest first."""
+    grid, found = Grid(), []
+    for stride in network.strides:
+        grid = grid.coarser(stride)
+        found.append(grid)
+    return tuple(found)
