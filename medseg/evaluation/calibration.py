@@ -161,9 +161,7 @@ def _equal_mass(fine: NDArray[np.float64]) -> NDArray[np.float64]:
     """Fine bins joined to groups of nearly equal weight; a fine bin is never split."""
     middle = fine[0].cumsum() - fine[0] / 2
     group = np.minimum((middle / fine[0].sum() * BINS).astype(np.int64), BINS - 1)
-    joined = np.zeros((len(fine), BINS))
-    np.add.at(joined, (slice(None), group), fine)
-    return joined
+    return np.array([np.bincount(group, row, BINS) for row in fine], dtype=np.float64)
 
 
 def _auroc(counts: NDArray[np.float64]) -> float | None:
