@@ -1,0 +1,62 @@
+"""What became of every file of a DICOM folder, as a JSON document.
+
+Knows no pixels. It names files by their paths in the folder and series by their UIDs; patients' names are not in it.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal
+
+from medseg.arrays import Spacing, Triple
+from medseg.documents import Document, Record
+from medseg.images.dicom.verdict import Verdict
+
+Outcome = Literal["used", "labels", "refused", "skipped", "unreadable"]
+
+
+class FileEntry(Record):
+    """One file, one outcome."""
+
+    path: str
+    """In the folder."""
+    outcome: Outcome
+    """used: a slice of an accepted series; refused: of another; labels: a segmentation or structure set."""
+    reason: str = ""
+    """Why it was not used."""
+    series: str = ""
+    """Name of the series in this document that it belongs to."""
+
+
+class SeriesEntry(Record):
+    """One volume that was found."""
+
+    name: str
+    """What its outputs are called: a hash of its UIDs and part."""
+    study_uid: str
+    series_uid: str
+    part: str = ""
+    """Which volume of its series, where it holds several."""
+    modality: str
+    description: str
+    verdict: Verdict
+    accepted: bool
+    detail: str = ""
+    """Of the verdict."""
+    slices: int
+    rows: int
+    columns: int
+    shape: Triple | None = None
+    """Of its volume (z, y, x)."""
+    spacing: Spacing | None = None
+    """Of its volume, mm (z, y, x)."""
+    flags: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+class Manifest(Document):
+    """Every file exactly once."""
+
+    kind: ClassVar[str] = "dicom_manifest"
+
+    files: tuple[FileEntry, ...]
+    series: tuple[SeriesEntry, ...]
