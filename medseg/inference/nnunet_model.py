@@ -199,11 +199,12 @@ def _mirror_axes(trained: _Trained, dimensions: int) -> set[int]:
 
 def _save_fold(path: Path, checkpoint: Checkpoint, trained: _Trained, plan: Plan, labels: LabelTable) -> None:
     configuration = plan.configurations[trained.name]
-    state = _fitting(checkpoint, configuration, trained, len(plan.channels), labels.outputs)
+    channels = len(plan.channels) + (len(labels) - 1 if configuration.previous else 0)
+    state = _fitting(checkpoint, configuration, trained, channels, labels.outputs)
     description = {
         "configuration_name": trained.name,
         "configuration": configuration.model_dump(mode="json", exclude_none=True),
-        "channels": len(plan.channels),
+        "channels": channels,
         "classes": labels.outputs,
         "activation": labels.activation,
         "mirror_axes": sorted(_mirror_axes(trained, configuration.dimensions)),

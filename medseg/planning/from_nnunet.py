@@ -1,7 +1,9 @@
 """From nnU-Net's plans to medseg's Plan, value by value, so that a Case is prepared and predicted just as nnU-Net does.
 
 Knows nothing of weights. Everything that medseg can't do as nnU-Net does it is named, all at once, and nothing is
-taken over silently. What each name means: nnU-Net v2 (Isensee et al. 2021, doi 10.1038/s41592-020-01008-z).
+taken over silently. One difference stays: before a masked z-score, nnU-Net's cascade also counts voxels outside of the
+non-zero mask where the stage before has found a structure. What each name means: nnU-Net v2 (Isensee et al. 2021,
+doi 10.1038/s41592-020-01008-z).
 """
 
 from __future__ import annotations
@@ -70,6 +72,7 @@ def plan_from_nnunet(
     ``mirror_axes`` are network axes (z, y, x). Raises PlanError that names everything that can't be imported.
     """
     configurations = require_importable(plans, dataset, names, folder)
+    _require_previous(configurations)
     labels = labels_of(dataset, folder / "dataset.json")
     try:
         plan = Plan(
@@ -80,7 +83,7 @@ def plan_from_nnunet(
             channels=_shared_channels(plans, channels_of(dataset, folder / "dataset.json"), configurations, folder),
             machine=Machine(device="any"),
             configurations={name: _configuration(plans, found) for name, found in configurations.items()},
-            default_configuration="3d_fullres" if "3d_fullres" in names else names[0],
+            default_configuration=_default(configurations),
             training=TrainingPlan(mirror_axes=mirror_axes),  # type: ignore[arg-type]
             fingerprint=fingerprint,
         )
@@ -109,6 +112,24 @@ def require_importable(
     return configurations
 
 
+def _require_previous(configurations: Mapping[str, NnunetConfiguration]) -> None:
+    """Raise PlanError for a cascade without the configuration whose labels it needs."""
+    for name, found in configurations.items():
+        if found.previous_stage is not None and found.previous_stage not in configurations:
+            raise PlanError(
+                f"'{name}' is a cascade, whose input needs the labels of '{found.previous_stage}'. Name that folder as "
+                f"well: nnunet=[DIR,DIR], or the folder around both."
+            )
+
+
+def _default(configurations: Mapping[str, NnunetConfiguration]) -> str:
+    """What predicts unless another is asked for: full resolution, else the last that no other one builds on."""
+    if "3d_fullres" in configurations:
+        return "3d_fullres"
+    before = {found.previous_stage for found in configurations.values()}
+    return [name for name in configurations if name not in before][-1]
+
+
 def _model_reasons(plans: NnunetPlans) -> Iterator[str]:
     """What is missing in medseg for the model as a whole, as 'medseg has no ...'."""
     if plans.label_manager != "LabelManager":
@@ -118,8 +139,6 @@ def _model_reasons(plans: NnunetPlans) -> Iterator[str]:
 
 
 def _configuration_reasons(found: NnunetConfiguration) -> Iterator[str]:
-    if found.previous_stage is not None:
-        yield f"cascade (after {found.previous_stage})"
     if found.preprocessor_name != "DefaultPreprocessor":
         yield f"preprocessor '{found.preprocessor_name}'"
     for scheme in found.normalization_schemes:
@@ -127,14 +146,16 @@ def _configuration_reasons(found: NnunetConfiguration) -> Iterator[str]:
             yield f"normalisation '{scheme}'"
     yield from _resampling_reasons(found.resampling_fn_data, found.resampling_fn_data_kwargs, order=3)
     yield from _resampling_reasons(found.resampling_fn_probabilities, found.resampling_fn_probabilities_kwargs, order=1)
+    if found.previous_stage is not None:  # only there are labels resampled when predicting
+        yield from _resampling_reasons(found.resampling_fn_seg, found.resampling_fn_seg_kwargs, order=1, labels=True)
     yield from _network_reasons(found.architecture, found.dimensions)
 
 
-def _resampling_reasons(name: str, arguments: Mapping[str, Any], order: int) -> Iterator[str]:
+def _resampling_reasons(name: str, arguments: Mapping[str, Any], order: int, labels: bool = False) -> Iterator[str]:
     if name != _RESAMPLING:
         yield f"resampling '{name}'"
         return
-    expected = {**_RESAMPLING_DEFAULTS, "order": order, "force_separate_z": None}
+    expected = {**_RESAMPLING_DEFAULTS, "order": order, "is_seg": labels, "force_separate_z": None}
     for key, value in {**_RESAMPLING_DEFAULTS, **arguments}.items():
         if key not in expected or value != expected[key]:
             yield f"resampling with {key}={value} (only {expected.get(key)})"
@@ -225,6 +246,7 @@ def _configuration(plans: NnunetPlans, found: NnunetConfiguration) -> Configurat
             "batch_size": found.batch_size,
             "batch_dice": found.batch_dice,
             "network": _network(found.architecture, found.dimensions),
+            "previous": found.previous_stage,
         }
     )
 

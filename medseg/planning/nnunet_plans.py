@@ -51,6 +51,8 @@ class NnunetConfiguration(_Part):
     use_mask_for_norm: tuple[bool | None, ...]
     resampling_fn_data: str
     resampling_fn_data_kwargs: dict[str, Any]
+    resampling_fn_seg: str = "resample_data_or_seg_to_shape"
+    resampling_fn_seg_kwargs: dict[str, Any] = Field(default_factory=dict)
     resampling_fn_probabilities: str
     resampling_fn_probabilities_kwargs: dict[str, Any]
     batch_dice: bool = False

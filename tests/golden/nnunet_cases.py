@@ -40,10 +40,17 @@ class Model:
     written: tuple[int, ...] = ()
     """What stands for each region, in the order of writing."""
     ignore: int | None = None
+    previous: str | None = None
+    """In a cascade, the configuration whose labels are more channels of the input."""
 
     @property
     def dimensions(self) -> int:
         return len(self.patch)
+
+    @property
+    def channels(self) -> int:
+        """Input channels of the network."""
+        return len(self.schemes) + (self.classes - 1 if self.previous else 0)
 
 
 FEATURES = (4, 8)
@@ -94,6 +101,42 @@ MODELS = {
         (13, 24, 26), (2.0, 1.1, 0.9), ignore=3,
     ),
 }  # fmt: skip
+
+
+CASCADES = {
+    "cascade": (
+        Model(
+            "3d_lowres", (16, 16, 16), (2.0, 2.0, 2.0), ((3, 3, 3),) * 2, ((1, 1, 1), (2, 2, 2)),
+            ("ZScoreNormalization",), (False,), 3, (0, 1), (0, 1, 2), (0, 1, 2), "SimpleITKIO",
+            (34, 44, 40), (1.0, 1.2, 0.9),
+        ),
+        Model(
+            "3d_cascade_fullres", (16, 24, 16), (1.1, 1.0, 1.0), ((3, 3, 3),) * 2, ((1, 1, 1), (2, 2, 2)),
+            ("ZScoreNormalization",), (False,), 3, (0, 1), (0, 1, 2), (0, 1, 2), "SimpleITKIO",
+            (34, 44, 40), (1.0, 1.2, 0.9), previous="3d_lowres",
+        ),
+    ),
+    "thick_cascade": (
+        Model(
+            "3d_lowres", (8, 16, 16), (5.0, 1.6, 1.6), ((1, 3, 3), (3, 3, 3)), ((1, 1, 1), (1, 2, 2)),
+            ("CTNormalization",), (False,), 4, (0,), (0, 1), (2, 0, 1), "NibabelIO",
+            (40, 44, 12), (0.9, 1.0, 4.5),
+        ),
+        Model(
+            "3d_cascade_fullres", (8, 16, 24), (4.0, 0.8, 0.8), ((1, 3, 3), (3, 3, 3)), ((1, 1, 1), (1, 2, 2)),
+            ("CTNormalization",), (False,), 4, (0,), (0, 1), (2, 0, 1), "NibabelIO",
+            (40, 44, 12), (0.9, 1.0, 4.5), blocks=(1, 2), previous="3d_lowres",
+        ),
+    ),
+}  # fmt: skip
+
+
+def plans_of_cascade(stages: tuple[Model, Model]) -> dict:
+    """plans.json with both configurations."""
+    plans, later = plans_of(stages[0]), plans_of(stages[1])["configurations"]
+    plans["configurations"][stages[0].configuration]["next_stage"] = stages[1].configuration
+    plans["configurations"][stages[1].configuration] = later["base"] | {"previous_stage": stages[0].configuration}
+    return plans
 
 
 def plans_of(model: Model) -> dict:
@@ -191,7 +234,7 @@ def dataset_of(model: Model) -> dict:
 
 def weights_of(model: Model, fold: int) -> dict[str, np.ndarray]:
     """Every layer once, under nnU-Net's names."""
-    random = np.random.default_rng(100 + fold)
+    random = np.random.default_rng(100 + fold + (10 if model.previous else 0))
     fine, coarse = FEATURES
     found: dict[str, np.ndarray] = {}
 
@@ -221,11 +264,11 @@ def weights_of(model: Model, fold: int) -> dict[str, np.ndarray]:
             c_in = c_out
 
     if model.blocks:
-        block("encoder.stem.convs.0", fine, len(model.schemes), model.kernels[0])
+        block("encoder.stem.convs.0", fine, model.channels, model.kernels[0])
         for stage, (c_out, c_in) in enumerate(((fine, fine), (coarse, fine))):
             place = f"encoder.stages.{stage}"
             residual_stage(place, c_out, c_in, model.kernels[stage], model.strides[stage], model.blocks[stage])
-    for stage, (c_out, c_in) in enumerate(() if model.blocks else ((fine, len(model.schemes)), (coarse, fine))):
+    for stage, (c_out, c_in) in enumerate(() if model.blocks else ((fine, model.channels), (coarse, fine))):
         block(f"encoder.stages.{stage}.0.convs.0", c_out, c_in, model.kernels[stage])
         block(f"encoder.stages.{stage}.0.convs.1", c_out, c_out, model.kernels[stage])
     block("decoder.stages.0.convs.0", fine, 2 * fine, model.kernels[0])

@@ -7,7 +7,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from golden.nnunet_cases import MODELS, Z_FIRST, copies_of, dataset_of, image_of, plans_of, weights_of
+from golden.nnunet_cases import (
+    CASCADES,
+    MODELS,
+    Z_FIRST,
+    copies_of,
+    dataset_of,
+    image_of,
+    plans_of,
+    plans_of_cascade,
+    weights_of,
+)
 from tiny_nnunet import save_checkpoint, write_nifti, write_nnunet_model
 
 from medseg.cases.case import Case
@@ -55,6 +65,34 @@ def test_small_models_of_every_kind_give_nnunets_own_labels(tmp_path, small):
     found = imported.model.labels.to_values(labels_of(Case("case", files), imported.model.load()))
     # None differs where this was made; another processor may round a convolution otherwise.
     assert (found != expected).sum() <= expected.size // 2000
+
+
+def write_cascade(folder: Path, name: str) -> tuple[Path, Path]:
+    plans, before, after = plans_of_cascade(CASCADES[name]), *CASCADES[name]
+    folders = tuple(folder / f"nnUNetTrainer__nnUNetPlans__{stage.configuration}" for stage in (before, after))
+    for place, stage in zip(folders, (before, after), strict=True):
+        write_nnunet_model(place, stage, plans)
+    return folders[0], folders[1]
+
+
+@pytest.mark.parametrize("name", CASCADES)
+def test_a_cascade_is_imported_with_the_stage_before_it_and_gives_nnunets_own_labels(tmp_path, name):
+    write_cascade(tmp_path / "Dataset001_Small", name)
+    model = import_nnunet([tmp_path / "Dataset001_Small"], tmp_path / "bundle").model
+    (channel,), affine = image_of(CASCADES[name][1])
+    write_nifti(tmp_path / "case.nii.gz", channel, affine)
+    networks = model.load()
+    assert (networks.name, networks.previous and networks.previous.name) == ("3d_cascade_fullres", "3d_lowres")
+    found = model.labels.to_values(labels_of(Case("case", (tmp_path / "case.nii.gz",)), networks))
+    expected = golden(f"{name}_{networks.name}")
+    assert np.bincount(expected.ravel())[1:].max() > 1000
+    assert (found != expected).sum() <= expected.size // 2000
+
+
+def test_a_cascade_without_the_stage_before_it_is_refused_by_name(tmp_path):
+    _, after = write_cascade(tmp_path, "cascade")
+    with pytest.raises(PlanError, match=r"needs the labels of '3d_lowres'\. Name that folder as well"):
+        import_nnunet([after], tmp_path / "bundle")
 
 
 def test_regions_and_the_ignore_label_are_imported_with_their_model(small):
@@ -212,7 +250,10 @@ def changed(plans: dict, **values) -> dict:
         ({"resampling_fn_data_kwargs__order": 1}, r"no resampling with order=1 \(only 3\)"),
         ({"resampling_fn_probabilities_kwargs": {"order": 1}}, "no resampling with force_separate_z=False"),
         ({"preprocessor_name": "Own"}, "no preprocessor 'Own'"),
-        ({"previous_stage": "3d_lowres"}, r"no cascade \(after 3d_lowres\)"),
+        (
+            {"previous_stage": "3d_lowres", "resampling_fn_seg": "resample_torch_fornnunet"},
+            "no resampling 'resample_torch_fornnunet'",
+        ),
     ],
 )
 def test_what_medseg_lacks_is_named_before_a_checkpoint_is_opened(tmp_path, change, named):
