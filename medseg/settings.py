@@ -189,5 +189,6 @@ def _sentence(model: type[BaseModel], error: ValidationError) -> str:
         expected = _type_name(field.annotation) if field is not None else "another value"
         message = finding["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
         place = f"The setting '{key}'" if key else "The settings"
-        sentences.append(f"{place} (type {expected}): {message}, got {finding.get('input')!r}.")
+        got = "" if message.endswith((".", "?")) else f", got {finding.get('input')!r}."
+        sentences.append(f"{place} (type {expected}): {message}{got}")
     return " ".join(dict.fromkeys(sentences))

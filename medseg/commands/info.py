@@ -15,6 +15,7 @@ from medseg.documents import read_text
 from medseg.errors import MedsegError
 from medseg.paths import RUNS, Workspace, last_used, shipped, shipped_names
 from medseg.planning.architectures import ARCHITECTURES
+from medseg.planning.losses import LOSSES
 from medseg.planning.presets import load_preset
 from medseg.settings import Settings, build
 
@@ -40,6 +41,8 @@ def run(words: Mapping[str, str]) -> None:
     table("Presets (medseg plan preset=NAME)", ("preset", "what"), presets)
     networks = [(a.name, "/".join(f"{d}D" for d in a.dimensions), a.summary) for a in ARCHITECTURES.values()]
     table("Networks (network.name=NAME)", ("network", "", "what"), networks)
+    losses = [(loss.name, loss.summary) for loss in LOSSES.values()]
+    table("Losses (loss=NAME, or a weighted sum: loss=dice_ce+0.5*boundary)", ("loss", "what"), losses)
     found = [
         row for folder in sorted(settings.runs.glob("*/plan.yaml")) if (row := _workspace(Workspace(folder.parent)))
     ]

@@ -13,6 +13,8 @@ from medseg.commands.train_job import Fold, TrainJob, cases_of, earlier_recipe
 from medseg.commands.train_length import extend, iterations_in_time, settle_part, stops_early
 from medseg.commands.train_start import settle_start
 from medseg.errors import CheckpointError, SettingsError
+from medseg.planning.class_weights import ClassWeights, settle_class_weights
+from medseg.planning.fingerprint import Fingerprint
 from medseg.progress import Progress
 
 if TYPE_CHECKING:
@@ -69,6 +71,7 @@ def _new_recipe(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) -
     budget = None if iterations else settings.budget if settings.budget is not None else training.budget
     if not iterations and not budget:
         raise SettingsError("Neither iterations nor a budget above 0 is known; give one, for example budget=15min.")
+    class_weights = _settle_class_weights(job)
     train_cases, held_out = (tuple(case.name for case in cases) for cases in cases_of(job, fold))
 
     def recipe(steps: int, start: Start | None) -> Recipe:
@@ -81,6 +84,7 @@ def _new_recipe(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) -
             # A sudden large step would undo what a trained network has learned.
             parts=(Part(stretch=planned_stretch(optimizer, steps, gently=start is not None)),),
             start=start,
+            class_weights=class_weights,
             fold=fold,
             channels=len(job.plan.channels) + (len(job.table) - 1 if job.configuration.previous else 0),
             labels=job.table,
@@ -105,3 +109,15 @@ def _new_recipe(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) -
         update={"budget": budget, "seconds_per_iteration": each}
     )
     return settled.model_copy(update={"parts": (part,)})
+
+
+def _settle_class_weights(job: TrainJob) -> ClassWeights | None:
+    kind, path = job.plan.training.class_weights, job.workspace.fingerprint
+    if kind == "none":
+        return None
+    if not path.is_file():
+        raise SettingsError(
+            f"class_weights={kind} follows from how often each structure was seen, but {path} is missing. Run 'medseg "
+            "plan' in this workspace, or leave class_weights out."
+        )
+    return settle_class_weights(kind, Fingerprint.load(path), job.table)

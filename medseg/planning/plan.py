@@ -15,6 +15,8 @@ from pydantic import Field, PositiveFloat, PositiveInt, model_validator
 from medseg.arrays import Spacing, Triple
 from medseg.documents import Document, Record, dump_yaml
 from medseg.errors import MedsegError, PlanError
+from medseg.planning.class_weights import ClassWeighting
+from medseg.planning.losses import Loss
 from medseg.settings import Seconds
 
 ConfigurationName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]
@@ -155,8 +157,11 @@ class TrainingPlan(Record):
     early_stop: bool | None = None
     """End a training in which whole held-out cases no longer get better; by default where budget is an hour or more."""
     optimizer: OptimizerPlan = OptimizerPlan()
-    loss: str = "dice_ce"
-    """Dice + cross-entropy."""
+    loss: Loss = "dice_ce"
+    """A loss, or a weighted sum such as [dice_ce,0.5*boundary]; 'medseg info' lists them."""
+    class_weights: ClassWeighting = "none"
+    """How much a voxel of each class counts in losses of voxels, by its frequency in the fingerprint: inverse, median
+    (over cases that hold it), log (smoothed), effective (number of samples), or none: all alike."""
     foreground_share: float = Field(default=0.33, ge=0, le=1)
     """Share of a batch whose patches are centred on a random structure."""
     gradient_clip: PositiveFloat = 12.0

@@ -21,6 +21,7 @@ _RECIPE = {
     "optimizer.weight_decay": "as the preset says",
     "optimizer.momentum": "nnU-Net's value for SGD",
     "loss": "Dice for overlap, cross-entropy for smooth gradients (nnU-Net's loss)",
+    "class_weights": "Dice minds small structures already (nnU-Net weighs all voxels alike)",
     "foreground_share": "small structures must be seen often enough (nnU-Net's share)",
     "gradient_clip": "nnU-Net's limit; guards against single bad batches",
     "seed": "any number; everything random follows from it",

@@ -16,7 +16,7 @@ from medseg.cases.labels import Label, LabelTable
 from medseg.networks.build import build_network
 from medseg.planning.memory import forward_flops
 from medseg.planning.plan import NetworkPlan
-from medseg.training.fold import new_network
+from medseg.training.fold import new_loss, new_network
 from medseg.training.loop import Step, train
 from medseg.training.losses import build_loss
 from medseg.training.patches import PatchDataset, make_loader
@@ -42,7 +42,7 @@ def seconds_per_iteration(
     optimizer = build_optimizer(network.parameters(), recipe.training.optimizer)
     patches = PatchDataset(prepared, recipe.training_cases, recipe, fabric.global_rank, fabric.world_size)
     # Every process stops by its own clock, so the loss must not wait for the others (as batch Dice does).
-    loss = build_loss(recipe.training.loss, False, len(recipe.configuration.network.features), recipe.labels)
+    loss = new_loss(recipe, batch_dice=False)
     started = time.monotonic()
     times: list[float] = []
 

@@ -31,7 +31,7 @@ def soft_dice(found: Iterable[tuple[Tensor, Tensor]], known: Tensor | None, batc
         total.append(p.flatten(1).sum(1) + inside.flatten(1).sum(1))
     sums = torch.stack((torch.stack(overlap), torch.stack(total)))  # (2, targets, B)
     if batch_dice:
-        sums = _sum_over_ranks(sums.sum(2, keepdim=True))
+        sums = sum_over_ranks(sums.sum(2, keepdim=True))
     return ((2 * sums[0] + _SMOOTH) / (sums[1] + _SMOOTH)).mean()
 
 
@@ -85,7 +85,8 @@ class _SumOverRanks(torch.autograd.Function):
         return gradient
 
 
-def _sum_over_ranks(sums: Tensor) -> Tensor:
+def sum_over_ranks(sums: Tensor) -> Tensor:
+    """The sum over all processes, which must all call it; its gradient is that of the whole batch."""
     if not (dist.is_available() and dist.is_initialized()) or dist.get_world_size() == 1:
         return sums
     return _SumOverRanks.apply(sums)  # type: ignore[return-value]

@@ -139,11 +139,17 @@ def new_network(recipe: Recipe) -> nn.Module:
     return network
 
 
-def new_loss(recipe: Recipe) -> nn.Module:
-    """The loss of a Recipe, over all outputs of its network."""
+def new_loss(recipe: Recipe, batch_dice: bool | None = None) -> nn.Module:
+    """The loss of a Recipe, over all outputs of its network; ``batch_dice`` replaces the Recipe's."""
     configuration = recipe.configuration
-    depth = len(configuration.network.features)
-    return build_loss(recipe.training.loss, configuration.batch_dice, depth, recipe.labels)
+    return build_loss(
+        recipe.training.loss,
+        configuration.batch_dice if batch_dice is None else batch_dice,
+        len(configuration.network.features),
+        recipe.labels,
+        configuration.spacing,
+        recipe.class_weights,
+    )
 
 
 def describe_weights(recipe: Recipe, course: Course) -> dict[str, Any]:

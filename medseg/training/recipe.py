@@ -17,6 +17,7 @@ from medseg.cases.labels import LabelTable
 from medseg.documents import Document, Record
 from medseg.errors import CheckpointError, MedsegError
 from medseg.files import hash_content
+from medseg.planning.class_weights import ClassWeights
 from medseg.planning.plan import ConfigurationName, ConfigurationPlan, OptimizerPlan, TrainingPlan
 from medseg.training.schedule import Part
 
@@ -55,6 +56,8 @@ class Recipe(Document):
     """With the optimizer settled; how long it goes on stands in ``parts``."""
     parts: tuple[Part, ...] = Field(min_length=1)
     """How it was begun, and every extension or shortening since."""
+    class_weights: ClassWeights | None = None
+    """How much a voxel counts in losses of voxels, by question and answer; None for all alike."""
     start: Start | None = None
     """None where it begins with random weights."""
     fold: int | str

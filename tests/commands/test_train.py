@@ -32,6 +32,8 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (["batch_size=none"], "batch_size"),
         (["learning_rate=1"], "Did you mean 'optimizer.learning_rate'?"),
         (["loss=best"], "no loss 'best'"),
+        (["loss=[dice_ce,0.5*focl]"], "Did you mean 'focal'?"),
+        (["class_weights=median"], "fingerprint.json is missing"),
         (["device=tpu"], "device"),
     ],
 )
