@@ -131,3 +131,12 @@ def tiny_recipe(iterations: int = 6, every: int = 2, **training: object) -> Reci
         validation_cases=("case_04", "case_05"),
         threads=1,
     )
+
+
+def asymmetric_labels(shape: tuple[int, int, int] = (8, 12, 10)) -> np.ndarray:
+    """Label indices 0 to 2 that no flip and no turn maps onto themselves."""
+    labels = np.zeros(shape, np.uint8)
+    labels[1:6, 2:8, 1:5] = 1
+    labels[2:4, 8:10, 6:9] = 2
+    labels[1, 2, 8] = 2
+    return labels

@@ -43,6 +43,8 @@ class Target(Record):
     """The index that stands for it in a predicted label map."""
     color: tuple[int, int, int] | None = None
     """Red, green, blue, 0 to 255; a default colour is used where none is given."""
+    code: str | None = None
+    """SNOMED CT code, if known."""
 
     def mask(self, labels: Labels) -> Mask:
         """Where the target lies in label indices (Z, Y, X)."""
@@ -116,7 +118,7 @@ class LabelTable(Document):
         """What is learned, sampled, scored and chosen by: the regions in their order, else every structure."""
         if not self.regions:
             return tuple(
-                Target(name=label.name, indices=(index,), written_index=index, color=label.color)
+                Target(name=label.name, indices=(index,), written_index=index, color=label.color, code=label.code)
                 for index, label in enumerate(self.labels[1:], start=1)
             )
         by_name = {label.name: index for index, label in enumerate(self.labels)}
@@ -126,6 +128,7 @@ class LabelTable(Document):
                 indices=tuple(sorted(by_name[name] for name in region.labels)),
                 written_index=self.values.index(region.written),
                 color=region.color,
+                code=region.code,
             )
             for region in self.regions
         )

@@ -27,6 +27,12 @@ def paired_left_right(names: Iterable[str]) -> tuple[tuple[str, str], ...]:
     return tuple(sorted(pairs, key=lambda pair: min(names.index(pair[0]), names.index(pair[1]))))
 
 
+def side_of(name: str) -> tuple[str | None, str]:
+    """(left, right or None; the other words in lower case with single spaces) of a structure's name."""
+    found = None if _is_level(name) else _by_word(name)
+    return found or (None, " ".join(word.lower() for word in _words(name)))
+
+
 def named_by_side(names: Iterable[str]) -> tuple[str, ...]:
     """Structures with a side in their name, whether or not the other side is there too; L1 alone is a vertebra."""
     names = list(names)
@@ -43,7 +49,7 @@ def _is_level(name: str) -> bool:
 
 def _by_word(name: str) -> tuple[str, str] | None:
     """(side, the other words), or None unless exactly one word is a side."""
-    words = [word.lower() for word in re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+", name)]
+    words = [word.lower() for word in _words(name)]
     found = [index for index, word in enumerate(words) if word in _SIDES]
     if len(found) != 1 or len(words) < 2:
         full = [index for index in found if words[index] in {"left", "right"}]
@@ -52,6 +58,10 @@ def _by_word(name: str) -> tuple[str, str] | None:
         found = full
     # the place of the side word counts not: "left kidney" and "kidney right" are a pair
     return _SIDES[words[found[0]]], " ".join(word for index, word in enumerate(words) if index != found[0])
+
+
+def _words(name: str) -> list[str]:
+    return re.findall(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+", name)
 
 
 def _glued(name: str) -> tuple[str, str] | None:

@@ -14,6 +14,7 @@ from math import prod
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from medseg.arrays import Image, Labels, label_dtype
@@ -117,23 +118,29 @@ def predict_together(
     options: Options,
     case: str = "",
     progress: Progress | None = None,
+    maps: Sequence[NDArray[np.float32]] = (),
+    look: Callable[[NDArray[np.float32], Tensor], None] | None = None,
 ) -> list[Labels]:
     """Label indices ``(Z, Y, X)`` of an image for each combination of members (by place), in one pass over all of them.
 
     The probabilities of a combination's members are averaged with equal weight. Memory grows with the members and with
-    one row, not with the volume times the classes. Raises what ``predict_case`` raises.
+    one row, not with the volume times the classes. ``look`` sees each row's averaged probabilities ``(K, Y, X)`` with
+    the row of the combination's map, on the image's grid, that it may fill. Raises what ``predict_case`` raises.
     """
     streams = [probability_rows(image, member, options, case) for member in members]
     grid, decision = streams[0][0], decision_of(members[0].labels)
     results = [np.zeros(grid.file_shape, dtype=label_dtype(decision.largest_index)) for _ in combinations]
     box = tuple(slice(low, low + size) for low, size in zip(grid.crop_lower, grid.cropped_shape, strict=True))
     crops = [grid.orient(result)[box] for result in results]
+    seen = [grid.orient(one)[box] for one in maps]
     progress = progress or Silent()
     progress.start(case or "predicting", grid.cropped_shape[0])
     for index, rows in enumerate(zip(*(stream for _, stream in streams), strict=True)):
-        for crop, combination in zip(crops, combinations, strict=True):
-            average = sum(rows[place] for place in combination[1:]) + rows[combination[0]]
-            crop[index] = decide(average / len(combination), decision).cpu().numpy()
+        for place, combination in enumerate(combinations):
+            average = (sum(rows[other] for other in combination[1:]) + rows[combination[0]]) / len(combination)
+            crops[place][index] = decide(average, decision).cpu().numpy()
+            if look is not None:
+                look(seen[place][index], average)
         progress.advance()
     progress.finish()
     return results
@@ -221,6 +228,17 @@ def predict_case(
     doubts = _require_sides(case, image, model)
     if announce is not None:
         announce(estimate_memory(image, model, options))
+    indices = predict_volume(image, model, options, case.name, progress)
+    return Prediction(indices, image, (*image.remarks, *doubts))
+
+
+def predict_volume(
+    image: Volume, model: Networks, options: Options, case: str = "", progress: Progress | None = None
+) -> Labels:
+    """Label indices ``(Z, Y, X)`` on the grid of an image ``(C, Z, Y, X)``, post-processing included.
+
+    Raises MedsegError when the prediction fails, SettingsError where options contradict the model.
+    """
     if model.beside:
         if options.combine != "probabilities":
             raise SettingsError(
@@ -228,12 +246,12 @@ def predict_case(
                 "configuration=NAME, or leave combine= and compat= out."
             )
         members = (model, *model.beside)
-        (indices,) = predict_together(image, members, [range(len(members))], options, case.name, progress)
+        (indices,) = predict_together(image, members, [range(len(members))], options, case, progress)
     else:
-        indices = _predict_alone(image, model, options, case.name, progress)
+        indices = _predict_alone(image, model, options, case, progress)
     if options.postprocess and model.rules:
         indices = apply_rules(indices, model.rules, model.labels)
-    return Prediction(indices, image, (*image.remarks, *doubts))
+    return indices
 
 
 def _require_sides(case: Case, image: Volume, model: Networks) -> tuple[str, ...]:

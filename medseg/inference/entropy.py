@@ -1,0 +1,64 @@
+"""Labels together with how undecided the model was at each voxel: the entropy of the averaged probabilities.
+
+Costs one more number a voxel: probabilities are taken row by row and never kept. It is the total predictive entropy;
+what of it comes from the data and what from the model is not told apart here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import log
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from medseg.arrays import Labels
+from medseg.cases.labels import LabelTable
+from medseg.errors import SettingsError
+from medseg.images.volume import Volume
+from medseg.inference.components import apply_rules
+from medseg.inference.model import Networks
+from medseg.inference.predict import Options, predict_together
+from medseg.progress import Progress
+
+
+def predict_with_entropy(
+    image: Volume, model: Networks, options: Options, case: str = "", progress: Progress | None = None
+) -> tuple[Labels, NDArray[np.float32]]:
+    """Label indices and entropy in nats, both ``(Z, Y, X)`` on the image's own grid; 0 outside of the crop box.
+
+    Raises SettingsError where logits are to be averaged, which gives no probabilities, else what ``predict_case`` does.
+    """
+    if options.combine != "probabilities":
+        raise SettingsError("Entropy needs averaged probabilities. Leave combine= and compat= out.")
+    entropy = np.zeros(image.shape, np.float32)
+    members: Sequence[Networks] = (model, *model.beside)
+
+    def look(rows: NDArray[np.float32], probabilities: Tensor) -> None:
+        rows[...] = entropy_of(probabilities, model.labels).cpu().numpy()
+
+    (indices,) = predict_together(
+        image, members, [range(len(members))], options, case, progress, maps=[entropy], look=look
+    )
+    if options.postprocess and model.rules:
+        indices = apply_rules(indices, model.rules, model.labels)
+    return indices, entropy
+
+
+def entropy_of(probabilities: Tensor, labels: LabelTable) -> Tensor:
+    """Entropy in nats ``(Y, X)`` of class probabilities ``(K, Y, X)``; of regions, the mean of each one's own."""
+    inside = _plogp(probabilities)
+    if labels.activation == "softmax":
+        return -inside.sum(0)
+    return -(inside + _plogp(1 - probabilities)).mean(0)
+
+
+def largest_entropy(labels: LabelTable) -> float:
+    """The entropy where every answer is as likely as any other."""
+    return log(2) if labels.activation == "sigmoid" else log(labels.outputs)
+
+
+def _plogp(p: Tensor) -> Tensor:
+    return torch.where(p > 0, p * p.clamp_min(torch.finfo(p.dtype).tiny).log(), torch.zeros_like(p))
