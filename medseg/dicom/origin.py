@@ -6,9 +6,9 @@ Every object that medseg writes is unverified and says that it is not for clinic
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import highdicom as hd
-from pydicom import Dataset
 
 from medseg import __version__
 from medseg.dicom.codes import ARTIFICIAL_INTELLIGENCE
@@ -47,7 +47,7 @@ class Origin:
             self.name, ARTIFICIAL_INTELLIGENCE, __version__, MANUFACTURER, self.parameters
         )
 
-    def equipment(self) -> dict[str, str]:
+    def equipment(self) -> dict[str, Any]:
         """The equipment attributes as highdicom's constructors name them."""
         return {
             "manufacturer": MANUFACTURER,
@@ -57,7 +57,7 @@ class Origin:
         }
 
 
-def new_object(kind: str) -> dict[str, str | int]:
+def new_object(kind: str) -> dict[str, Any]:
     """Identifiers of a new object in a series of its own, as highdicom's constructors name them."""
     return {
         "series_instance_uid": str(hd.UID()),
@@ -65,8 +65,3 @@ def new_object(kind: str) -> dict[str, str | int]:
         "sop_instance_uid": str(hd.UID()),
         "instance_number": 1,
     }
-
-
-def copied(source: Dataset, *keywords: str) -> dict[str, str]:
-    """Attributes that a new object shares with its source: empty where the source lacks them."""
-    return {keyword: source.get(keyword, "") for keyword in keywords}

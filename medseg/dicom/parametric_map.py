@@ -49,6 +49,6 @@ def make_entropy_map(
         series_description=origin.series_description,
         **new_object("PMAP"),
         **origin.equipment(),
-    )  # type: ignore[arg-type]
+    )
     made.Laterality = None  # the sources may show a paired organ without saying which
     return made

@@ -70,7 +70,7 @@ def make_segmentation(
         series_description=origin.series_description,
         **new_object("SEG"),
         **origin.equipment(),
-    )  # type: ignore[arg-type]
+    )
 
 
 def _describe(segment: Segment, origin: Origin) -> hd.seg.SegmentDescription:

@@ -66,7 +66,7 @@ def make_report(
         is_verified=False,
         series_description=origin.series_description,
         **new_object("SR"),
-    )  # type: ignore[arg-type]
+    )
     report.ManufacturerModelName = origin.name
     report.SoftwareVersions = __version__
     report.DeviceSerialNumber = origin.checksum[:16]

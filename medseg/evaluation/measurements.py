@@ -66,10 +66,12 @@ def measure_structure(
         return None
     box = boxes[0]
     inside = mask[box]
-    origin = np.array([part.start for part in box], float)
-    points = np.argwhere(inside)
-    voxels = len(points)
-    centre = affine[:3, :3] @ (points.mean(axis=0) + origin) + affine[:3, 3]
+    voxels = int(np.count_nonzero(inside))
+    place = [
+        float(inside.sum(axis=tuple({0, 1, 2} - {axis})) @ np.arange(part.start, part.stop)) / voxels
+        for axis, part in enumerate(box)
+    ]
+    centre = affine[:3, :3] @ place + affine[:3, 3]
     return Measurement(
         structure=name,
         voxels=voxels,

@@ -7,7 +7,6 @@ what of it comes from the data and what from the model is not told apart here.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import log
 
 import numpy as np
 import torch
@@ -53,11 +52,6 @@ def entropy_of(probabilities: Tensor, labels: LabelTable) -> Tensor:
     if labels.activation == "softmax":
         return -inside.sum(0)
     return -(inside + _plogp(1 - probabilities)).mean(0)
-
-
-def largest_entropy(labels: LabelTable) -> float:
-    """The entropy where every answer is as likely as any other."""
-    return log(2) if labels.activation == "sigmoid" else log(labels.outputs)
 
 
 def _plogp(p: Tensor) -> Tensor:

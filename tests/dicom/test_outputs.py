@@ -10,8 +10,6 @@ import pydicom
 import pytest
 from scipy.ndimage import binary_fill_holes
 from skimage.draw import polygon2mask
-from tiny import asymmetric_labels
-from tiny_dicom import AXIAL, SPACING, make_series
 
 from medseg.cases.labels import Label, LabelTable
 from medseg.dicom.contours import contour_lines, make_structure_set
@@ -21,6 +19,9 @@ from medseg.dicom.segmentation import make_segmentation, segments_of
 from medseg.dicom.structured_report import make_report
 from medseg.errors import GeometryError
 from medseg.evaluation.measurements import measure_structure
+
+from tiny import asymmetric_labels
+from tiny_dicom import AXIAL, SPACING, make_series
 
 TABLE = LabelTable(
     labels=(
@@ -38,7 +39,9 @@ needs_dciodvfy = pytest.mark.skipif(not shutil.which("dciodvfy"), reason="dciodv
 
 def errors(path: Path) -> list[str]:
     """What dciodvfy finds wrong; its exit code is not to be trusted."""
-    done = subprocess.run(["dciodvfy", "-new", str(path)], check=False, capture_output=True, text=True, errors="replace")
+    done = subprocess.run(
+        ["dciodvfy", "-new", str(path)], check=False, capture_output=True, text=True, errors="replace"
+    )
     return [line for line in (done.stdout + done.stderr).splitlines() if line.startswith("Error")]
 
 

@@ -6,11 +6,12 @@ of every slice is air. Labels take the nearest voxel.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medseg.arrays import Labels
 from medseg.images.dicom.geometry import Geometry, Vector
 from medseg.images.dicom.pixels import AIR_HU
 
@@ -30,7 +31,7 @@ def resample_stack(stack: NDArray[np.float32], geometry: Geometry, modality: str
     return result
 
 
-def resample_labels_back(labels: Labels, geometry: Geometry, shape: tuple[int, int]) -> Labels:
+def resample_labels_back(labels: NDArray[Any], geometry: Geometry, shape: tuple[int, int]) -> NDArray[Any]:
     """Labels ``(Z, Y, X)`` of the regular grid on each slice ``(n, rows, columns)``."""
     result = np.zeros((len(_places(geometry)), *shape), dtype=labels.dtype)
     for slice_, place in zip(result, _places(geometry), strict=True):

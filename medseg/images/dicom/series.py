@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from medseg.arrays import Labels, Spacing
+from medseg.arrays import Spacing
 from medseg.errors import GeometryError
 from medseg.files import hash_content
 from medseg.images.dicom.file import read_header
@@ -108,10 +108,10 @@ class Series:
         array = stack if self.is_regular else resample_stack(stack, self.geometry, self.modality)
         return Volume(array[None], self.geometry.affine, header=self, remarks=self.remarks)
 
-    def on_slices(self, labels: Labels) -> Labels:
-        """Labels of the Volume's grid for each slice ``(len(slices), rows, columns)``: the nearest voxel's.
+    def on_slices(self, labels: NDArray[Any]) -> NDArray[Any]:
+        """Values of the Volume's grid for each slice ``(len(slices), rows, columns)``: the nearest voxel's.
 
-        Raises GeometryError for Labels of another shape.
+        Raises GeometryError for an array of another shape.
         """
         header, (rows, columns) = self.slices[0].header, self.geometry.margin
         expected = (self.geometry.planes, header.rows + rows, header.columns + columns)
