@@ -15,6 +15,7 @@ COMMANDS: dict[str, str] = {
     "plan": "measure a dataset and plan networks for it",
     "train": "prepare the data, train a fold and score it",
     "select": "compare configurations and pairs on held-out cases, learn post-processing",
+    "calibrate": "learn from held-out cases how far probabilities can be trusted",
     "predict": "segment new images with a trained model",
     "bundle": "collect trained folds in one folder to carry away",
     "export": "write a model as ONNX or TorchScript for other programs",

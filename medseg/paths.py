@@ -50,6 +50,11 @@ class Workspace:
         return self.folder / "selection.json"
 
     @property
+    def calibration(self) -> Path:
+        """How far probabilities can be trusted."""
+        return self.folder / "calibration.json"
+
+    @property
     def test(self) -> Path:
         """One folder for every look at the test set."""
         return self.folder / "test"

@@ -16,11 +16,11 @@ import numpy as np
 
 from medseg.arrays import Labels
 from medseg.cases.case import Case, read_case_image, read_case_labels
-from medseg.cases.formats import read_dataset
 from medseg.commands.chosen import chosen_workspace
 from medseg.commands.console import Bar, say, table
+from medseg.commands.held_out import HeldOut, read_held_out
 from medseg.documents import Document
-from medseg.errors import CheckpointError, MedsegError
+from medseg.errors import MedsegError
 from medseg.evaluation.scores import Scores, as_rows, score_case, summarise
 from medseg.images.formats import read_labels, write_labels
 from medseg.images.volume import Volume
@@ -65,18 +65,25 @@ class _Record(Document):
 class _Job:
     """What is compared on what."""
 
-    workspace: Workspace
-    model: Model
-    cases: Mapping[str, Case]
-    """Held out by every configuration, by name."""
-    held_out: Mapping[str, Mapping[str, int]]
-    """For each configuration the fold that held each Case out."""
-    identities: Mapping[str, str]
+    held_out: HeldOut
     options: Options
 
     @property
+    def workspace(self) -> Workspace:
+        return self.held_out.workspace
+
+    @property
+    def model(self) -> Model:
+        return self.held_out.model
+
+    @property
+    def cases(self) -> Mapping[str, Case]:
+        """Held out by every configuration, by name."""
+        return self.held_out.cases
+
+    @property
     def configurations(self) -> tuple[str, ...]:
-        return tuple(self.held_out)
+        return tuple(self.held_out.folds)
 
     @property
     def folder(self) -> Path:
@@ -103,8 +110,8 @@ def run(words: Mapping[str, str]) -> None:
         say("Trying component rules ...")
         rules, _ = learn_rules(sorted(job.cases), lambda name: _arrays(job, chosen, name), job.model.labels)
     scores = _scores(job, chosen, rules)
-    folds = {name: sorted(set(found.values())) for name, found in job.held_out.items()}
-    selection = make_selection(chosen, compared, rules, folds, job.identities, scores)
+    folds = {name: sorted(set(found.values())) for name, found in job.held_out.folds.items()}
+    selection = make_selection(chosen, compared, rules, folds, job.held_out.identities, scores)
     selection.save(job.workspace.selection)
     sources = {name: "words" if name in words else "default" for name in SelectSettings.model_fields}
     facts: dict[str, Any] = {"seconds": round(time.monotonic() - started, 1), "cases": sorted(job.cases)}
@@ -113,51 +120,16 @@ def run(words: Mapping[str, str]) -> None:
 
 
 def _read_job(settings: SelectSettings) -> _Job:
-    from medseg.inference.bundle import open_model
     from medseg.inference.devices import choose_device
     from medseg.inference.predict import Options
-    from medseg.training.recipe import Recipe
 
-    workspace = chosen_workspace(settings.workspace)
-    if not workspace.plan.is_file():
-        raise CheckpointError(f"{workspace.folder} is no workspace; a bundle has no held-out cases to select by.")
-    model, dataset = open_model(workspace.folder), read_dataset(workspace.dataset)
-    held_out: dict[str, dict[str, int]] = {}
-    identities: dict[str, str] = {}
-    for name in settings.configurations or model.weights:
-        numbered = [fold for fold in model.choose(name)[1] if isinstance(fold, int)]
-        recipes = {fold: Recipe.load(workspace.fold(name, fold) / "recipe.json") for fold in numbered}
-        if not any(recipe.validation_cases for recipe in recipes.values()):
-            say(f"{name} has no fold that holds cases out; it is left aside.")
-            continue
-        held_out[name] = {case: fold for fold, recipe in recipes.items() for case in recipe.validation_cases}
-        identities[name] = model.load(name, numbered).identity
-    if not held_out:
-        raise CheckpointError(
-            f"{workspace.folder} has no trained fold with held-out cases. Run 'medseg train fold=all'."
-        )
-    known = {case.name: case for case in dataset.cases}
-    shared = set(known).intersection(*held_out.values())
-    if not shared:
-        raise CheckpointError(
-            f"No case is held out by all of {', '.join(held_out)}, so they can't be compared. Train the same folds of "
-            "each, or name some with configurations=."
-        )
-    _tell_missing(held_out, len(shared), len(known))
-    cases = {name: known[name] for name in sorted(shared)}
-    return _Job(workspace, model, cases, held_out, identities, Options(choose_device(settings.device)))
-
-
-def _tell_missing(held_out: Mapping[str, Mapping[str, int]], shared: int, known: int) -> None:
-    for name, found in held_out.items():
-        say(f"{name}: fold(s) {', '.join(map(str, sorted(set(found.values()))))}, {len(found)} held-out cases")
-    if shared < known:
-        say(f"Compared are the {shared} of {known} cases that every configuration has held out.")
+    held_out = read_held_out(chosen_workspace(settings.workspace), settings.configurations)
+    return _Job(held_out, Options(choose_device(settings.device)))
 
 
 def _predict_all(job: _Job, candidates: Sequence[Candidate]) -> None:
     """Label maps of every candidate and Case that are not there yet; nothing else is kept."""
-    record = _Record(identities=dict(job.identities))
+    record = _Record(identities=dict(job.held_out.identities))
     path = job.folder / "record.json"
     if not path.is_file() or _Record.load(path) != record:
         if job.folder.exists():
@@ -165,16 +137,9 @@ def _predict_all(job: _Job, candidates: Sequence[Candidate]) -> None:
         record.save(path)
     waiting = [name for name in job.cases if any(not job.file(one, name).is_file() for one in candidates)]
     waiting = _take_validation(job, candidates, waiting)
-    groups: dict[tuple[int, ...], list[str]] = {}
-    for name in waiting:
-        groups.setdefault(tuple(found[name] for found in job.held_out.values()), []).append(name)
     with Bar() as bar:
         bar.start("Predicting held-out cases", len(waiting))
-        for folds, names in groups.items():
-            members = [
-                job.model.load(configuration, [fold], job.options.device)
-                for configuration, fold in zip(job.configurations, folds, strict=True)
-            ]
+        for members, _, names in job.held_out.by_folds(waiting, job.options.device):
             for name in names:
                 _predict_one(job, job.cases[name], members, candidates)
                 bar.advance()
@@ -188,7 +153,7 @@ def _take_validation(job: _Job, candidates: Sequence[Candidate], waiting: Sequen
     ((configuration,),) = candidates
     left = []
     for name in waiting:
-        fold = job.held_out[configuration][name]
+        fold = job.held_out.folds[configuration][name]
         file = job.workspace.fold(configuration, fold) / "validation" / f"{name}.nii.gz"
         if file.is_file():
             volume = read_labels(file)

@@ -1,7 +1,7 @@
 """A Model on disk: a bundle to carry away, or a workspace as it stands after training; one resolver for both.
 
 A bundle is a folder with ``bundle.json`` (format, checksum of every file, provenance, metrics), ``plan.yaml``,
-``labels.yaml``, ``selection.json`` where one was made, a model card (``README.md``) and
+``labels.yaml``, ``selection.json`` and ``calibration.json`` where they were made, a model card (``README.md``) and
 ``<configuration>/fold_<k>.safetensors``. It holds no names of cases. Nothing in it is executed or unpickled, and every
 file is compared with its checksum before it is read.
 """
@@ -32,6 +32,7 @@ from medseg.paths import Workspace, last_used
 from medseg.planning.plan import Plan
 
 _MANIFEST, _PLAN, _LABELS, _SELECTION, _CARD = "bundle.json", "plan.yaml", "labels.yaml", "selection.json", "README.md"
+_CALIBRATION = "calibration.json"
 _WEIGHTS = re.compile(r"(?P<configuration>[\w-]+)/fold_(?P<fold>\d+|full)\.(safetensors|onnx)")
 
 
@@ -134,7 +135,8 @@ def _open_workspace(workspace: Workspace) -> Model:
         if found:
             weights[configuration] = _in_order(found)
     selection = Selection.load(workspace.selection) if workspace.selection.is_file() else None
-    return Model(workspace.folder, plan, LabelTable.load(workspace.labels), weights, selection)
+    calibration = workspace.calibration if workspace.calibration.is_file() else None
+    return Model(workspace.folder, plan, LabelTable.load(workspace.labels), weights, selection, calibration)
 
 
 def _open_bundle(folder: Path) -> Model:
@@ -151,7 +153,8 @@ def _open_bundle(folder: Path) -> Model:
             weights.setdefault(match["configuration"], {})[_fold(match["fold"])] = folder / name
     ordered = {configuration: _in_order(folds) for configuration, folds in weights.items()}
     selection = Selection.load(folder / _SELECTION) if _SELECTION in manifest.files else None
-    return Model(folder, Plan.load(folder / _PLAN), LabelTable.load(folder / _LABELS), ordered, selection)
+    calibration = folder / _CALIBRATION if _CALIBRATION in manifest.files else None
+    return Model(folder, Plan.load(folder / _PLAN), LabelTable.load(folder / _LABELS), ordered, selection, calibration)
 
 
 def _require_unaltered(folder: Path, name: str, expected: str) -> None:
@@ -186,6 +189,8 @@ def write_bundle(workspace: Workspace, output: Path, everything: bool = False) -
         model.load()  # a selection that is stale is found now and not at the hospital
         sources[_SELECTION] = workspace.selection
         metrics["selection"] = model.selection.averages()
+    if model.calibration is not None:
+        sources[_CALIBRATION] = model.calibration
     for configuration, folds in model.weights.items():
         if model.plan.configurations[configuration].previous is not None:
             model.load(configuration)  # so is a cascade without the networks before it

@@ -60,6 +60,8 @@ class Model:
     """Trained folds of each configuration that has any."""
     selection: Selection | None = None
     """What to predict with by default, where ``medseg select`` has chosen."""
+    calibration: Path | None = None
+    """What ``medseg calibrate`` has learned, where it was run; ``medseg.uncertainty`` reads it."""
 
     def choose(
         self, configuration: str | None = None, folds: Sequence[Fold] | None = None

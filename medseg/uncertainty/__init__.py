@@ -1,0 +1,1 @@
+"""How sure a prediction is: measures of members' disagreement, calibration, guarantees, and what they say of a Case."""
