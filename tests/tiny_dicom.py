@@ -1,4 +1,4 @@
-"""CT series whose voxels tell their own places, so that wrong stacking shows: 1000 z + 20 y + x - 1024 HU."""
+"""CT series whose voxels tell their own places, so that wrong stacking shows: 1100 (z + 1) + 32 y + x - 1024 HU."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset, FileDataset, FileMetaDataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, generate_uid
+from pydicom.uid import CTImageStorage, EnhancedCTImageStorage, ExplicitVRLittleEndian, generate_uid
 
 AXIAL = (1.0, 0.0, 0.0, 0.0, 1.0, 0.0)
 SPACING = (2.5, 0.8, 0.7)
-SHAPE = (8, 12, 10)
+SHAPE = (8, 33, 32)
 
 
 def uid(*names: object) -> str:
@@ -21,10 +21,10 @@ def uid(*names: object) -> str:
     return generate_uid(entropy_srcs=["medseg", *map(str, names)])
 
 
-def coded_voxels(shape: Sequence[int] = SHAPE) -> NDArray[np.int16]:
+def coded_voxels(shape: Sequence[int] = SHAPE) -> NDArray[np.uint16]:
     """Stored values (Z, Y, X) that tell z, y and x; 1024 more than the Hounsfield units."""
     z, y, x = np.indices(tuple(shape))
-    return (1000 * z + 20 * y + x).astype(np.int16)
+    return (1100 * (z + 1) + 32 * y + x).astype(np.uint16)
 
 
 def make_series(
@@ -52,6 +52,7 @@ def make_series(
         dataset.RescaleSlope, dataset.RescaleIntercept = 1, -1024
         for key, value in attributes.items():
             setattr(dataset, key, value)
+        dataset.code = z + 1  # not an element: what the voxels of this slice tell
         set_pixels(dataset, plane)
         series.append(dataset)
     return series
@@ -67,6 +68,41 @@ def set_pixels(dataset: Dataset, plane: NDArray[Any]) -> None:
     dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit = 16, 16, 15
     dataset.PixelRepresentation = int(np.issubdtype(plane.dtype, np.signedinteger))
     dataset.PixelData = np.ascontiguousarray(plane).tobytes()
+
+
+def to_enhanced(slices: Sequence[FileDataset]) -> FileDataset:
+    """The same slices as frames of one Enhanced CT file, in the order in which they are given."""
+    first = slices[0]
+    file = _bare(EnhancedCTImageStorage, uid("enhanced", first.SeriesInstanceUID))
+    for name in (
+        "StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID", "PatientID", "PatientName", "Modality",
+        "SeriesDescription", "SeriesNumber", "InstanceNumber", "ImageType",
+    ):  # fmt: skip
+        setattr(file, name, first[name].value)
+    file.NumberOfFrames = len(slices)
+    measures = _item(PixelSpacing=first.PixelSpacing, SliceThickness=first.SliceThickness)
+    file.SharedFunctionalGroupsSequence = [_item(PixelMeasuresSequence=[measures])]
+    file.PerFrameFunctionalGroupsSequence = [_frame_groups(one) for one in slices]
+    set_pixels(file, np.stack([one.pixel_array for one in slices]))
+    return file
+
+
+def _frame_groups(one: Dataset) -> Dataset:
+    content = _item(TemporalPositionIndex=one.get("TemporalPositionIdentifier", 1))
+    rescale = _item(RescaleSlope=one.RescaleSlope, RescaleIntercept=one.RescaleIntercept, RescaleType="HU")
+    return _item(
+        FrameContentSequence=[content],
+        PlanePositionSequence=[_item(ImagePositionPatient=one.ImagePositionPatient)],
+        PlaneOrientationSequence=[_item(ImageOrientationPatient=one.ImageOrientationPatient)],
+        PixelValueTransformationSequence=[rescale],
+    )
+
+
+def _item(**attributes: Any) -> Dataset:
+    item = Dataset()
+    for key, value in attributes.items():
+        setattr(item, key, value)
+    return item
 
 
 def save(datasets: Iterable[FileDataset], folder: Path, stem: str = "") -> list[Path]:

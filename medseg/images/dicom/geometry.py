@@ -125,7 +125,7 @@ def _unevenness(gaps: Vector) -> tuple[Verdict, str, float]:
     wide = np.rint(multiples) > 1
     whole = np.abs(multiples - np.rint(multiples)) <= 2 * _UNEVEN
     isolated = not (wide[1:] & wide[:-1]).any()
-    if whole.all() and isolated and wide.mean() <= 0.25:
+    if whole.all() and isolated and wide.mean() < 0.5:
         missing = int((np.rint(multiples) - 1).sum())
         return Verdict.GAP, f"{missing} slice{'s are' if missing > 1 else ' is'} missing", smallest
     detail = f"distances of slices differ: {gaps.min():.4g} to {gaps.max():.4g} mm"

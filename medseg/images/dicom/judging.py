@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from medseg.errors import ImageFileError
-from medseg.images.dicom.geometry import SAME_PLACE_MM, Geometry, distances, judge, orientation_problem
+from medseg.images.dicom.geometry import Geometry, Vector, distances, judge, orientation_problem
 from medseg.images.dicom.header import Header
 from medseg.images.dicom.pixels import read_frames
 from medseg.images.dicom.series import Series
@@ -35,130 +35,111 @@ class Judged:
 
 def judge_headers(headers: Iterable[Header]) -> Iterator[Judged]:
     """Every volume that the headers tell of, safe or not; series in the order of their UIDs."""
-    headers = list(headers)
-    kept, copies, liars = _one_of_each_uid(headers)
-    stacks = list(sort_into_stacks(kept))
-    parts = Counter((stack.slices[0].header.study_uid, stack.slices[0].header.series_uid) for stack in stacks)
+    kept, copied_files, liars = _one_of_each_uid(headers)
+    slices, copied_slices = _one_at_each_place(kept)
+    copies = [*copied_files, *copied_slices]
+    stacks = list(sort_into_stacks(slices))
+    parts = Counter(_series_of(stack.slices[0]) for stack in stacks)
     for stack in stacks:
-        first = stack.slices[0].header
-        judged = _judged(stack, liars)
-        known = {one.uid for one in judged.series.slices}
-        own = tuple(one for one in copies if one.uid in known)
-        if own and judged.series.verdict in {Verdict.REGULAR, Verdict.IOP_SNAPPED}:
-            judged = _with_verdict(judged, Verdict.DUPLICATE_RESOLVED, f"{len(own)} copies left out")
-        remarks = _remarks(judged.series, parts[first.study_uid, first.series_uid])
-        series = replace(judged.series, remarks=remarks, flags=_flags(first))
-        yield Judged(series, (*judged.copies, *own))
+        known = {(_series_of(one), one.frame.position) for one in stack.slices}
+        own = tuple(one for one in copies if (_series_of(one), one.frame.position) in known)
+        copies = [one for one in copies if one not in own]
+        series = _judged(stack, liars, len(own))
+        remarks = _remarks(series, parts[_series_of(stack.slices[0])])
+        yield Judged(replace(series, remarks=remarks, flags=_flags(stack.slices[0].header)), own)
 
 
-def _one_of_each_uid(headers: Sequence[Header]) -> tuple[list[Header], list[Slice], set[str]]:
-    """One file for each SOPInstanceUID, the copies, and UIDs that two different images claim."""
+def _series_of(one: Slice) -> tuple[str, str]:
+    return one.header.study_uid, one.header.series_uid
+
+
+def _one_of_each_uid(headers: Iterable[Header]) -> tuple[list[Slice], list[Slice], set[str]]:
+    """Frames of one file for each SOPInstanceUID, those of its copies, and UIDs that two different images claim."""
     by_uid: dict[str, list[Header]] = {}
     for header in headers:
         by_uid.setdefault(header.sop_instance_uid, []).append(header)
-    kept: list[Header] = []
+    kept: list[Slice] = []
     copies: list[Slice] = []
     liars: set[str] = set()
-    for uid, same in by_uid.items():
-        first, *others = same
-        kept.append(first)
+    for uid, (first, *others) in by_uid.items():
+        kept += [Slice(first, frame) for frame in first.frames]
         for other in others:
+            slices = [Slice(other, frame) for frame in other.frames]
             if first.frames == other.frames and first.series_uid == other.series_uid and _same_pixels(first, other):
-                copies += [Slice(other, frame) for frame in other.frames]
+                copies += slices
             else:
-                kept.append(other)
+                kept += slices
                 liars.add(uid)
     return kept, copies, liars
 
 
 def _same_pixels(first: Header, second: Header) -> bool:
-    numbers = [frame.number for frame in first.frames]
+    return all(
+        _digest(Slice(first, one)) == _digest(Slice(second, other))
+        for one, other in zip(first.frames, second.frames, strict=True)
+    )
+
+
+def _one_at_each_place(slices: Iterable[Slice]) -> tuple[list[Slice], list[Slice]]:
+    """Slices, and those that equal one of them in place, in all that could tell them apart, and voxel for voxel."""
+    alike: dict[object, list[Slice]] = {}
+    for one in slices:
+        alike.setdefault((_series_of(one), one.frame.position, one.frame.orientation, one.frame.traits), []).append(one)
+    kept: list[Slice] = []
+    copies: list[Slice] = []
+    for group in alike.values():
+        if len(group) == 1 or group[0].frame.position is None:
+            kept += group
+            continue
+        seen: set[str] = set()
+        for one in group:
+            digest = _digest(one)
+            (copies if digest in seen else kept).append(one)
+            seen.add(digest)
+    return kept, copies
+
+
+def _digest(one: Slice) -> str:
+    """Of a frame's voxels; of its file's name where they can't be decoded, so that it equals no other."""
     try:
-        one, other = (read_frames(header.path, numbers)[0] for header in (first, second))
+        values = read_frames(one.path, [one.frame.number])[0]
     except ImageFileError:
-        return False
-    return one.shape == other.shape and bool((one == other).all())
+        return str(one.path)
+    return hashlib.sha256(repr(values.shape).encode() + values.tobytes()).hexdigest()
 
 
-def _judged(stack: Stack, liars: set[str]) -> Judged:
-    slices = stack.slices
-    first = slices[0].frame
-    if any(one.frame.position is None for one in slices):
-        return Judged(Series(slices, Geometry(Verdict.NO_GEOMETRY, "no ImagePositionPatient"), stack.part))
+def _judged(stack: Stack, liars: set[str], copies: int) -> Series:
+    """The stack with its verdict, without remarks and flags."""
+    first, slices, part = stack.slices[0].frame, stack.slices, stack.part
+    if first.position is None:
+        return Series(slices, Geometry(Verdict.NO_GEOMETRY, "the headers have no ImagePositionPatient"), part)
     problem = orientation_problem(first.orientation, first.pixel_spacing)
-    if problem:
-        return Judged(Series(slices, Geometry(Verdict.NO_GEOMETRY, problem), stack.part))
-    slices = _in_order(slices)
+    if problem or first.orientation is None or first.pixel_spacing is None:
+        return Series(slices, Geometry(Verdict.NO_GEOMETRY, problem), part)
+    slices = _in_order(slices, first.orientation)
     liar = next((one.uid for one in slices if one.uid in liars), None)
     if liar is not None:
         detail = f"two different images claim SOPInstanceUID {liar}"
-        return Judged(Series(slices, Geometry(Verdict.CONFLICT, detail), stack.part))
-    copies: tuple[Slice, ...] = ()
+        return Series(slices, Geometry(Verdict.CONFLICT, detail), part, first.orientation)
     if stack.clash:
-        slices, copies, detail = _without_copies(slices)
-        if detail:
-            return Judged(Series(slices, Geometry(Verdict.CONFLICT, detail), stack.part))
-    return _by_positions(slices, copies, stack.part)
-
-
-def _by_positions(slices: tuple[Slice, ...], copies: tuple[Slice, ...], part: str) -> Judged:
-    first = slices[0].frame
-    assert first.orientation is not None and first.pixel_spacing is not None
-    positions = np.array([one.frame.position for one in slices], dtype=np.float64)
-    geometry = judge(positions, first.orientation, first.pixel_spacing)
-    judged = Judged(Series(slices, geometry, part, first.orientation), copies)
+        detail = "slices at the same position differ, and nothing in their headers tells the volumes apart"
+        return Series(slices, Geometry(Verdict.CONFLICT, detail), part, first.orientation)
+    geometry = judge(_positions(slices), first.orientation, first.pixel_spacing)
     if geometry.verdict == Verdict.REGULAR and copies:
-        return _with_verdict(judged, Verdict.DUPLICATE_RESOLVED, f"{len(copies)} copies left out")
-    if geometry.verdict == Verdict.REGULAR and len({one.frame.orientation for one in slices}) > 1:
-        return _with_verdict(judged, Verdict.IOP_SNAPPED, "orientations differ by rounding")
-    return judged
+        geometry = replace(geometry, verdict=Verdict.DUPLICATE_RESOLVED, detail=f"{copies} copies left out")
+    elif geometry.verdict == Verdict.REGULAR and len({one.frame.orientation for one in slices}) > 1:
+        detail = "orientations differ by rounding, and are taken as the first one's"
+        geometry = replace(geometry, verdict=Verdict.IOP_SNAPPED, detail=detail)
+    return Series(slices, geometry, part, first.orientation)
 
 
-def _with_verdict(judged: Judged, verdict: Verdict, detail: str) -> Judged:
-    geometry = replace(judged.series.geometry, verdict=verdict, detail=detail)
-    return replace(judged, series=replace(judged.series, geometry=geometry))
+def _positions(slices: Sequence[Slice]) -> Vector:
+    return np.array([one.frame.position for one in slices], dtype=np.float64)
 
 
-def _in_order(slices: Sequence[Slice]) -> tuple[Slice, ...]:
-    orientation = slices[0].frame.orientation
-    assert orientation is not None
-    where = distances(np.array([one.frame.position for one in slices], dtype=np.float64), orientation)
-    order = sorted(range(len(slices)), key=lambda i: (where[i], slices[i].header.instance_number or 0, slices[i].uid))
-    return tuple(slices[i] for i in order)
-
-
-def _without_copies(slices: Sequence[Slice]) -> tuple[tuple[Slice, ...], tuple[Slice, ...], str]:
-    """Slices at places of their own, those that equal one of them voxel for voxel, and what stands against it."""
-    kept: list[Slice] = []
-    copies: list[Slice] = []
-    digests: dict[tuple[str, int], str] = {}
-
-    def digest(one: Slice) -> str:
-        key = (str(one.path), one.frame.number)
-        if key not in digests:
-            digests[key] = hashlib.sha256(read_frames(one.path, [one.frame.number])[0].tobytes()).hexdigest()
-        return digests[key]
-
-    for one in slices:
-        same = next((other for other in reversed(kept) if _same_place(one, other)), None)
-        if same is None:
-            kept.append(one)
-            continue
-        try:
-            equal = digest(one) == digest(same)
-        except ImageFileError as error:
-            return tuple(slices), (), error.sentence.rstrip(".")
-        if not equal:
-            detail = "slices at the same position differ, and nothing in their headers tells them apart"
-            return tuple(slices), (), detail
-        copies.append(one)
-    return tuple(kept), tuple(copies), ""
-
-
-def _same_place(first: Slice, second: Slice) -> bool:
-    one, other = first.frame.position, second.frame.position
-    assert one is not None and other is not None
-    return max(abs(a - b) for a, b in zip(one, other, strict=True)) <= SAME_PLACE_MM
+def _in_order(slices: Sequence[Slice], orientation: Sequence[float]) -> tuple[Slice, ...]:
+    where = distances(_positions(slices), orientation)
+    return tuple(slices[i] for i in sorted(range(len(slices)), key=lambda i: (where[i], slices[i].uid)))
 
 
 def _remarks(series: Series, parts: int) -> tuple[str, ...]:

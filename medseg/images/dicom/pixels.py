@@ -17,8 +17,9 @@ import numpy as np
 import pydicom
 import SimpleITK as sitk  # noqa: N813  (the name that its whole documentation uses)
 from numpy.typing import NDArray
-from pydicom.dataset import Dataset
+from pydicom.dataset import Dataset, FileDataset
 from pydicom.pixels.processing import apply_modality_lut
+from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
 from medseg.errors import ImageFileError
 
@@ -35,6 +36,7 @@ def read_frames(path: Path, numbers: Sequence[int]) -> tuple[NDArray[np.float32]
         warnings.simplefilter("ignore")
         try:
             dataset = pydicom.dcmread(path, force=True)
+            _name_syntax(dataset)
             stored = _stored(dataset, path)[list(numbers)]
             padding = _padding(dataset, stored)
             values = np.stack([_rescaled(dataset, frame, n) for frame, n in zip(stored, numbers, strict=True)])
@@ -51,6 +53,14 @@ def fill_padding(volume: NDArray[np.float32], padding: NDArray[np.bool_], modali
     """Put air where nothing was measured: -1000 HU in CT, elsewhere 0, or the smallest value where one is below 0."""
     if padding.any():
         volume[padding] = AIR_HU if modality == "CT" else min(0.0, float(volume[~padding].min(initial=0.0)))
+
+
+def _name_syntax(dataset: FileDataset) -> None:
+    """A file without meta information does not name its transfer syntax; pydicom has seen which one it is."""
+    if "TransferSyntaxUID" not in dataset.file_meta:
+        implicit, little = dataset.original_encoding
+        uncompressed = ExplicitVRLittleEndian if little else ExplicitVRBigEndian
+        dataset.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian if implicit else uncompressed
 
 
 def _stored(dataset: Dataset, path: Path) -> NDArray[Any]:

@@ -6,7 +6,7 @@ that was allowed although it is irregular is interpolated on a regular grid; ``o
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from medseg.images.volume import Volume, spacing_of
 class Series:
     """Slices of one series that make one volume, in ascending order along their normal (row x column)."""
 
-    slices: tuple[Slice, ...]
+    slices: tuple[Slice, ...] = field(repr=False)
     """Index z of the Volume, where the verdict is a safe one."""
     geometry: Geometry
     part: str = ""

@@ -47,14 +47,13 @@ class Stack:
     """Positions repeat, and nothing tells the slices apart."""
 
 
-def sort_into_stacks(headers: Iterable[Header]) -> Iterator[Stack]:
-    """Every frame in exactly one stack; series in the order of their UIDs."""
+def sort_into_stacks(slices: Iterable[Slice]) -> Iterator[Stack]:
+    """Every slice in exactly one stack; series in the order of their UIDs."""
     series: dict[tuple[str, str], list[Slice]] = {}
-    for header in headers:
-        slices = series.setdefault((header.study_uid, header.series_uid), [])
-        slices.extend(Slice(header, frame) for frame in header.frames)
-    for _, slices in sorted(series.items()):
-        yield from _stacks_of_series(slices)
+    for one in slices:
+        series.setdefault((one.header.study_uid, one.header.series_uid), []).append(one)
+    for _, own in sorted(series.items()):
+        yield from _stacks_of_series(own)
 
 
 def _stacks_of_series(slices: Sequence[Slice]) -> Iterator[Stack]:
