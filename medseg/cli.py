@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "test": "score a model on the test set that was set aside",
     "evaluate": "compare predictions with labels",
     "check": "list everything that is wrong with a dataset",
+    "convert": "turn a DICOM folder into NIfTI, with a manifest",
     "info": "version, devices, presets, networks, workspaces",
 }
 _MODULES = {"import": "import_model"}

@@ -67,11 +67,12 @@ def read_words(words: Sequence[str]) -> dict[str, str]:
 
 
 def read_value(text: str) -> Any:
-    """JSON if it is JSON (``[64,64,64]``, ``true``, ``1e-3``), else the text itself."""
+    """JSON if it is JSON (``[64,64,64]``, ``true``, ``1e-3``), a list of words (``[a,b]``), else the text itself."""
     try:
         return json.loads(text)
     except ValueError:
-        return text
+        words = re.fullmatch(r"\[\s*([\w.+-]+(?:\s*,\s*[\w.+-]+)*)\s*\]", text)
+        return [read_value(word.strip()) for word in words[1].split(",")] if words else text
 
 
 S = TypeVar("S", bound=Record)

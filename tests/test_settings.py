@@ -7,7 +7,7 @@ from pydantic import Field
 
 from medseg.documents import Record
 from medseg.errors import SettingsError
-from medseg.settings import Bytes, Seconds, Settings, build, describe, read_words, require_known
+from medseg.settings import Bytes, Seconds, Settings, build, describe, read_value, read_words, require_known
 
 
 class Part(Record):
@@ -94,3 +94,9 @@ def test_less_than_no_time_or_memory_is_refused(word: str) -> None:
     key, _, value = word.partition("=")
     with pytest.raises(SettingsError, match=f"'{key}'"):
         build(Example, {key: value})
+
+
+def test_a_list_of_words_needs_no_quotes() -> None:
+    assert read_value("[seg, sr,nifti]") == ["seg", "sr", "nifti"]
+    assert read_value("[1,a]") == [1, "a"]
+    assert read_value("[a b]") == "[a b]"

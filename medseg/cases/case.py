@@ -15,7 +15,7 @@ import numpy as np
 from medseg.cases.labels import LabelTable
 from medseg.cases.laterality import named_by_side
 from medseg.errors import Complaint, DatasetError, GeometryError
-from medseg.images.formats import can_tell_orientation, read_image, read_labels
+from medseg.images.formats import can_tell_orientation, read_image, read_labels_for
 from medseg.images.volume import Volume, require_same_grid
 
 
@@ -67,7 +67,7 @@ def read_case_labels(case: Case, table: LabelTable, image: Volume) -> Volume:
     """
     if case.labels is None:
         raise DatasetError(f"Case '{case.name}' has no labels.")
-    labels = read_labels(case.labels)
+    labels = read_labels_for(case.labels, image, table.values_by_name)
     require_same_grid(image, labels, f"Case '{case.name}': the image", "the labels")
     try:
         return replace(labels, array=table.to_indices(labels.array))

@@ -23,7 +23,7 @@ from medseg.cases.formats import find_dataset
 from medseg.cases.likeness import find_alike, thumbnail_of
 from medseg.documents import Document
 from medseg.errors import Complaint, DatasetError, GeometryError, ImageFileError, MedsegError
-from medseg.images.formats import read_image, read_labels
+from medseg.images.formats import is_dicom, read_image, read_labels, read_labels_for
 from medseg.images.orientation import to_canonical
 from medseg.images.volume import Volume, require_same_grid
 from medseg.progress import Progress, Silent
@@ -125,8 +125,8 @@ def _each(examine: Callable[[Case], _Examined], cases: Iterable[Case], workers: 
 def _examine(case: Case, dataset: Dataset) -> _Examined:
     complaints: list[Complaint] = []
     volumes = [_read(case, path, read_image, complaints) for path in case.images]
-    labels = None if case.labels is None else _read(case, case.labels, read_labels, complaints)
     image = volumes[0]
+    labels = None if case.labels is None else _read_labels(case, case.labels, image, dataset, complaints)
     values = None if labels is None else frozenset(np.unique(labels.array).tolist())
     if labels is not None and values is not None:
         complaints += label_complaints(case, values, dataset.labels)
@@ -171,6 +171,15 @@ def _read(case: Case, path: Path, read: Callable[[Path], Volume], complaints: li
         code = "remark" if number == 0 else f"remark-{number + 1}"
         complaints.append(Complaint(case.name, code, remark, "", str(path), severity="warning"))
     return volume
+
+
+def _read_labels(
+    case: Case, path: Path, image: Volume | None, dataset: Dataset, complaints: list[Complaint]
+) -> Volume | None:
+    """Labels that have a grid of their own are read even where the image can't be."""
+    if image is None:
+        return None if is_dicom(path) else _read(case, path, read_labels, complaints)
+    return _read(case, path, lambda file: read_labels_for(file, image, dataset.labels.values_by_name), complaints)
 
 
 def _grid_complaints(case: Case, volumes: list[Volume | None]) -> Iterator[Complaint]:

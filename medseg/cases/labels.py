@@ -99,6 +99,11 @@ class LabelTable(Document):
         return tuple(label.value for label in self.labels)
 
     @property
+    def values_by_name(self) -> dict[str, int]:
+        """File values of the structures, background included."""
+        return {label.name: label.value for label in self.labels}
+
+    @property
     def known_values(self) -> tuple[int, ...]:
         """Every value that a label file may hold: ``values``, and the ignore value at its index."""
         return self.values if self.ignore is None else (*self.values, self.ignore)

@@ -1,12 +1,15 @@
-"""Reading and writing images and Labels, whatever the format: the file's suffix decides.
+"""Reading and writing images and Labels, whatever the format: the file's suffix decides, or that it is DICOM.
 
-Knows no format itself; each has a module beside this one. Nothing is repaired, guessed or rounded in silence: a file
+Knows no format itself; each has a module beside this one. A DICOM file stands for its whole series; it is known by its
+first bytes, since its name tells nothing. Nothing is repaired, guessed or rounded in silence: a file
 that can't be read safely is refused with a code, a sentence and a remedy.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from numpy.typing import NDArray
 from medseg.arrays import label_dtype
 from medseg.errors import GeometryError, ImageFileError, MedsegError
 from medseg.images import metaimage, nifti, planar
+from medseg.images.dicom import require_extra
 from medseg.images.volume import Volume
 
 _MODULES = {
@@ -26,6 +30,8 @@ _MODULES = {
     ".tif": planar,
     ".tiff": planar,
 }
+_DICOM_STARTS = (b"\x08\x00", b"\x02\x00", b"\x00\x08")
+"""Of a dataset without preamble: group 8 or 2, little or big endian."""
 SUFFIXES: tuple[str, ...] = tuple(_MODULES)
 """Every suffix that can be read, the longest first where one ends in another."""
 
@@ -35,6 +41,19 @@ def stem_of(path: Path | str) -> str:
     name = Path(path).name
     suffix = _suffix_of(name)
     return name[: -len(suffix)] if suffix else name
+
+
+def is_dicom(path: Path | str) -> bool:
+    """Whether a file begins as DICOM does, with its mark after a preamble or without both; no library is needed."""
+    with Path(path).open("rb") as stream:
+        start = stream.read(132)
+    return start[128:] == b"DICM" or start[:2] in _DICOM_STARTS
+
+
+def find_dicom(folder: Path) -> Path | None:
+    """The first DICOM file in a folder and its folders; None where there is none."""
+    files = (path for path in sorted(folder.rglob("*")) if path.is_file() and not path.name.startswith("."))
+    return next((path for path in files if not _suffix_of(path.name) and is_dicom(path)), None)
 
 
 def can_tell_orientation(path: Path | str) -> bool:
@@ -48,7 +67,7 @@ def read_image(path: Path | str) -> Volume:
     Raises ImageFileError for a file that is missing, damaged, ambiguous, of an unknown type, or not finite.
     """
     path = _existing(path)
-    return _MODULES[_suffix_of(path.name)].read_image(path)
+    return _reader(path).read_image(path)
 
 
 def read_labels(path: Path | str) -> Volume:
@@ -58,7 +77,23 @@ def read_labels(path: Path | str) -> Volume:
     for anything that read_image refuses, for other fractions, and for more than three dimensions.
     """
     path = _existing(path)
+    if not _suffix_of(path.name):
+        raise ImageFileError(
+            "dicom-labels", f"{path} holds DICOM, whose labels need the image that they belong to.", "Name it as well."
+        )
     return _MODULES[_suffix_of(path.name)].read_labels(path)
+
+
+def read_labels_for(path: Path | str, image: Volume, values: Mapping[str, int]) -> Volume:
+    """The Labels (Z, Y, X) of an image; ``values`` are those of the names that DICOM labels tell instead of values.
+
+    DICOM labels come on the image's grid, those of other formats on their own. Raises what read_labels raises, and
+    GeometryError for DICOM labels that do not belong to the image.
+    """
+    path = _existing(path)
+    if _suffix_of(path.name):
+        return read_labels(path)
+    return _dicom().read_labels(path, image, values)
 
 
 def write_labels(path: Path | str, labels: NDArray[Any], like: Volume) -> None:
@@ -90,10 +125,10 @@ def _existing(path: Path | str) -> Path:
     path = Path(path)
     if not path.is_file():
         raise ImageFileError("missing-file", f"{path} is not a file.", "Correct the path, or restore the file.")
-    if not _suffix_of(path.name):
+    if not _suffix_of(path.name) and not is_dicom(path):
         raise ImageFileError(
             "unknown-suffix",
-            f"{path} has no suffix that can be read; known are {', '.join(SUFFIXES)}.",
+            f"{path} is no DICOM file and has no suffix that can be read; known are {', '.join(SUFFIXES)}.",
             "Convert it, for example to .nii.gz.",
         )
     return path
@@ -102,6 +137,17 @@ def _existing(path: Path | str) -> Path:
 def _suffix_of(name: str) -> str:
     lowered = name.lower()
     return next((suffix for suffix in SUFFIXES if lowered.endswith(suffix) and len(lowered) > len(suffix)), "")
+
+
+def _reader(path: Path) -> Any:
+    return _MODULES.get(_suffix_of(path.name)) or _dicom()
+
+
+def _dicom() -> ModuleType:
+    require_extra()
+    from medseg.images.dicom import reading
+
+    return reading
 
 
 def _writer(path: Path | str) -> Any:

@@ -18,18 +18,17 @@ from pydicom.errors import InvalidDicomError
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from medseg.images.dicom.header import TAGS, Header, header_of
+from medseg.images.formats import is_dicom
 
 Kind = Literal["image", "labels", "other", "unreadable"]
 
 _SEGMENTATIONS = {"1.2.840.10008.5.1.4.1.1.66.4", "1.2.840.10008.5.1.4.1.1.66.7"}
-_STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
+STRUCTURE_SET = "1.2.840.10008.5.1.4.1.1.481.3"
 _NOT_IMAGES = {
     "1.2.840.10008.5.1.4.1.1.481.2",  # RT Dose: a grid with pixels, but not an examination
     "1.2.840.10008.5.1.4.1.1.30",  # Parametric Map
     "1.2.840.10008.5.1.4.1.1.66.5",  # Surface Segmentation
 }
-_STARTS = (b"\x08\x00", b"\x02\x00", b"\x00\x08")
-"""The first two bytes of a dataset without preamble: group 8 or 2, little or big endian."""
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _END = (0xFFFE, 0xE000), (0xFFFE, 0xE0DD)
 
@@ -74,11 +73,22 @@ def read_header(path: Path) -> Dataset:
         return pydicom.dcmread(path, stop_before_pixels=True, force=True)
 
 
+def series_uid_of(path: Path) -> str:
+    """The SeriesInstanceUID of a file, read alone; empty where there is none."""
+    if not is_dicom(path):
+        return ""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            dataset = pydicom.dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"], force=True)
+            return str(dataset.get("SeriesInstanceUID", ""))
+        except Exception:  # a damaged file beside the series is not a part of it
+            return ""
+
+
 def _look(path: Path, stream: BinaryIO) -> FirstLook:
-    start = stream.read(132)
-    if start[128:] != b"DICM" and start[:2] not in _STARTS:
+    if not is_dicom(path):
         return FirstLook(path, "other", "not DICOM")
-    stream.seek(0)
     try:
         dataset = pydicom.dcmread(stream, stop_before_pixels=True, specific_tags=list(TAGS))
     except InvalidDicomError:
@@ -93,7 +103,7 @@ def _sorted_out(path: Path, dataset: FileDataset, stream: BinaryIO) -> FirstLook
     if "SOPClassUID" not in dataset:
         return FirstLook(path, "other", "a DICOM file without SOPClassUID, such as a DICOMDIR")
     sop_class = str(dataset.SOPClassUID)
-    if sop_class in _SEGMENTATIONS or sop_class == _STRUCTURE_SET:
+    if sop_class in _SEGMENTATIONS or sop_class == STRUCTURE_SET:
         return _labels(path, dataset)
     if sop_class in _NOT_IMAGES or not dataset.get("Rows") or not dataset.get("Columns"):
         return FirstLook(path, "other", f"no image but {UID(sop_class).name}", sop_class_uid=sop_class)

@@ -7,7 +7,7 @@ the user allows that verdict.
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,7 +42,7 @@ class Intake:
 
     def refuse(self, series: Series, reason: str) -> Intake:
         """The same with one series refused after all, such as when its pixels can't be decoded."""
-        moved = replace(series, remarks=(*series.remarks, reason))
+        moved = replace(series, refusal=reason)
         files = tuple(
             file.model_copy(update={"outcome": "refused", "reason": reason})
             if file.series == series.name and file.outcome == "used"
@@ -73,6 +73,15 @@ def take_in(folder: Path, allow: Collection[Verdict] = (), progress: Progress | 
         looks.append(look_at(path))
         progress.advance()
     progress.finish()
+    return _intake(folder, looks, allow)
+
+
+def take_in_paths(folder: Path, paths: Iterable[Path], allow: Collection[Verdict] = ()) -> Intake:
+    """The same for just these files of a folder, such as those of one study."""
+    return _intake(folder, [look_at(path) for path in paths], allow)
+
+
+def _intake(folder: Path, looks: list[FirstLook], allow: Collection[Verdict]) -> Intake:
     judged = list(judge_headers(look.header for look in looks if look.kind == "image" and look.header is not None))
     accepted = [one for one in judged if one.series.verdict in SAFE or one.series.verdict in allow]
     refused = [one for one in judged if one not in accepted]
@@ -121,8 +130,7 @@ def _of_judged(judged: Judged, *, accepted: bool) -> Iterator[tuple[Path, FileEn
 
 
 def _entry(series: Series, accepted: bool) -> SeriesEntry:
-    header, geometry = series.slices[0].header, series.geometry
-    rows, columns = header.rows + geometry.margin[0], header.columns + geometry.margin[1]
+    header = series.slices[0].header
     return SeriesEntry(
         name=series.name,
         study_uid=series.study_uid,
@@ -132,11 +140,11 @@ def _entry(series: Series, accepted: bool) -> SeriesEntry:
         description=series.description,
         verdict=series.verdict,
         accepted=accepted,
-        detail=geometry.detail,
+        detail=series.reason,
         slices=len(series.slices),
         rows=header.rows,
         columns=header.columns,
-        shape=None if geometry.affine is None else (geometry.planes, rows, columns),
+        shape=series.shape,
         spacing=series.spacing,
         flags=series.flags,
         remarks=series.remarks,

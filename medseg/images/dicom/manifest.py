@@ -53,6 +53,31 @@ class SeriesEntry(Record):
     remarks: tuple[str, ...] = ()
 
 
+class Passed(Record):
+    """A series that was not taken for a channel."""
+
+    series: str
+    reason: str
+
+
+class ChannelChoice(Record):
+    """The series of a study that is a channel of a model."""
+
+    channel: str
+    series: str
+    runners_up: tuple[Passed, ...] = ()
+    """Fitting ones, in the order in which they would have been taken."""
+    unfit: tuple[Passed, ...] = ()
+
+
+class StudyChoice(Record):
+    """What was chosen in one study, or why nothing was."""
+
+    study_uid: str
+    channels: tuple[ChannelChoice, ...] = ()
+    problem: str = ""
+
+
 class Manifest(Document):
     """Every file exactly once."""
 
@@ -60,3 +85,5 @@ class Manifest(Document):
 
     files: tuple[FileEntry, ...]
     series: tuple[SeriesEntry, ...]
+    choices: tuple[StudyChoice, ...] = ()
+    """Where series were chosen for the channels of a model."""

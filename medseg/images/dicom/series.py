@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from medseg.arrays import Spacing
+from medseg.arrays import Spacing, Triple
 from medseg.errors import GeometryError
 from medseg.files import hash_content
 from medseg.images.dicom.file import read_header
@@ -39,12 +39,19 @@ class Series:
     """ImageOrientationPatient that all slices are taken to have."""
     remarks: tuple[str, ...] = ()
     """What a user should know: doubts about completeness, how it was split."""
+    refusal: str = ""
+    """Why it is refused although its geometry is safe, such as pixels that can't be decoded."""
     flags: tuple[str, ...] = ()
     """secondary_capture, localizer, derived, projection, burned_in."""
 
     @property
     def verdict(self) -> Verdict:
         return self.geometry.verdict
+
+    @property
+    def reason(self) -> str:
+        """Why it is refused, or what the verdict means here; may be empty."""
+        return self.refusal or self.geometry.detail
 
     @property
     def is_regular(self) -> bool:
@@ -73,6 +80,20 @@ class Series:
         return self.slices[0].header.description
 
     @property
+    def number(self) -> int | None:
+        """SeriesNumber."""
+        return self.slices[0].header.series_number
+
+    @property
+    def image_type(self) -> tuple[str, ...]:
+        return self.slices[0].header.image_type
+
+    @property
+    def has_contrast(self) -> bool:
+        """Whether the header names a contrast agent."""
+        return bool(self.slices[0].header.contrast_agent)
+
+    @property
     def patient(self) -> str:
         """SHA-256 of the patient's ID; empty without one."""
         return self.slices[0].header.patient
@@ -86,6 +107,14 @@ class Series:
     def spacing(self) -> Spacing | None:
         """Millimetres (z, y, x) of the volume; None without geometry."""
         return None if self.geometry.affine is None else spacing_of(self.geometry.affine)
+
+    @property
+    def shape(self) -> Triple | None:
+        """Voxels (z, y, x) of the volume; None without geometry."""
+        if self.geometry.affine is None:
+            return None
+        header, (rows, columns) = self.slices[0].header, self.geometry.margin
+        return self.geometry.planes, header.rows + rows, header.columns + columns
 
     @property
     def files(self) -> tuple[Path, ...]:
@@ -113,12 +142,13 @@ class Series:
 
         Raises GeometryError for an array of another shape.
         """
-        header, (rows, columns) = self.slices[0].header, self.geometry.margin
-        expected = (self.geometry.planes, header.rows + rows, header.columns + columns)
-        if labels.shape != expected:
-            raise GeometryError(f"Labels for series {self.uid} should be {expected} (z, y, x), but are {labels.shape}.")
+        if labels.shape != self.shape:
+            raise GeometryError(
+                f"Labels for series {self.uid} should be {self.shape} (z, y, x), but are {labels.shape}."
+            )
         if self.is_regular:
             return labels
+        header = self.slices[0].header
         return resample_labels_back(labels, self.geometry, (header.rows, header.columns))
 
     def _read_stack(self) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
