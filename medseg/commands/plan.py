@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
@@ -19,15 +20,19 @@ from medseg.cases.likeness import find_alike
 from medseg.cases.phantoms import PhantomRecipe, load_recipe, phantoms_named, write_phantoms
 from medseg.cases.test_set import draw_test_set, require_apart, set_aside
 from medseg.commands.console import Bar, say, table
+from medseg.commands.plan_machine import memory_probe, settle_machine
+from medseg.commands.plan_show import show_plan, show_reasons
 from medseg.documents import read_text
 from medseg.errors import DatasetError
 from medseg.paths import RUNS, Workspace
 from medseg.planning.architectures import architecture
 from medseg.planning.fingerprint import Fingerprint
+from medseg.planning.fitting import require_memory
 from medseg.planning.measure import measure_fingerprint
 from medseg.planning.plan import Machine, Plan
 from medseg.planning.presets import Preset, load_preset
-from medseg.planning.rules import make_plan
+from medseg.planning.probing import plan_by_probe
+from medseg.planning.rules import Planned, plan_dataset
 from medseg.planning.traits import share_of_folds, traits_of
 from medseg.run_record import record_run
 from medseg.settings import Bytes, Seconds, Settings, build
@@ -53,9 +58,9 @@ class PlanSettings(Settings):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """What the plan is made for; auto takes a GPU where there is one."""
     memory: Bytes | None = None
-    """Memory of the device that training may use; by default what the device has."""
+    """Memory that training may take, such as 8GB; a training step is then measured. By default what the device has."""
     budget: Seconds | None = None
-    """Time for training one fold, such as 15min or 2h; written into the plan."""
+    """Time for training one fold, such as 15min or 2h; the networks are sized for it."""
     folds: int = Field(default=5, ge=2)
     """Groups of cases that are held out in turn."""
     stratify: bool = False
@@ -64,6 +69,10 @@ class PlanSettings(Settings):
     test: float | str | None = None
     """A test set that nothing but 'medseg test' opens: a share such as 0.2, names such as case_1,case_2, or a text file
     with a name in each line; by default what the dataset itself sets aside."""
+    explain: bool = False
+    """Print the reason of every value, and draw the dataset with its patches (plan.png in the workspace)."""
+    measure: bool = False
+    """Measure this machine anew, even where an earlier plan in the workspace has done so."""
     workers: int = 2
     """Threads that read cases."""
 
@@ -86,16 +95,12 @@ def run(words: Mapping[str, str]) -> None:
         dataset = _without_test_set(dataset, settings)
         workspace = Workspace(settings.workspace or RUNS / dataset.name)
         fingerprint = measure_fingerprint(dataset, preset.orientation, bar, settings.workers)
-    plan = make_plan(fingerprint, dataset.labels, preset, measure_machine(settings, preset))
-    if settings.network is not None:
-        asked = {f"configurations.{name}.network.name": "set with network=" for name in plan.configurations}
-        plan = plan.model_copy(update={"reasons": plan.reasons | asked})
-    plan = _with_budget(plan, settings, quick=recipe is not None)
+    planned = _plan(fingerprint, dataset, preset, settings, workspace, quick=recipe is not None)
     fingerprint.save(workspace.fingerprint)
     dataset.labels.save(workspace.labels)
     save_dataset(dataset, workspace.dataset)
     _make_folds(dataset, fingerprint, settings).save(workspace.folds)
-    plan.save(workspace.plan)
+    planned.plan.save(workspace.plan)
     sources = {name: "words" if name in words else "default" for name in PlanSettings.model_fields}
     record_run(
         workspace.folder / "run.json",
@@ -106,7 +111,9 @@ def run(words: Mapping[str, str]) -> None:
         {"seconds": round(time.monotonic() - started, 1), "cases": len(dataset.cases)},
     )
     workspace.remember()
-    _show(plan, dataset, workspace)
+    show_plan(planned, dataset, workspace)
+    if settings.explain:
+        show_reasons(planned.plan)
 
 
 def _without_test_set(dataset: Dataset, settings: PlanSettings) -> Dataset:
@@ -143,60 +150,64 @@ def _preset(settings: PlanSettings) -> Preset:
     return preset.model_copy(update={"network": architecture(settings.network).name})
 
 
-def measure_machine(settings: PlanSettings, preset: Preset) -> Machine:
-    """What the plan is made for. Presets of a fixed size fit any machine alike; the others measure this one."""
-    if preset.sized_for == "reference":
-        return Machine(device="any")
-    import torch
-
-    from medseg.inference.devices import choose_device
-    from medseg.training.budget import training_flops_per_second
-
-    chosen = choose_device(settings.device)
-    memory = settings.memory
-    if memory is None and chosen.type == "cuda":
-        memory = torch.cuda.get_device_properties(chosen).total_memory
-    speed = float(f"{training_flops_per_second(chosen.type):.3g}")
-    return Machine.model_validate({"device": chosen.type, "memory_bytes": memory, "flops_per_second": speed})
-
-
 def _make_phantoms(recipe: PhantomRecipe, settings: PlanSettings) -> Path:
     if settings.dataset is None:
         say("No dataset is named, so medseg makes phantoms to try things on (dataset=DIR takes your own).")
     return write_phantoms(recipe, (settings.workspace or RUNS / recipe.name) / "phantoms")
 
 
-def _with_budget(plan: Plan, settings: PlanSettings, quick: bool) -> Plan:
-    budget, reason = settings.budget, "set with budget="
-    if budget is None and quick:
-        budget, reason = _DEMO_BUDGET_SECONDS, "phantoms are quick to learn"
-    if budget is None and plan.training.iterations is None and plan.training.budget is None:
-        kind = "cuda" if plan.machine.device in ("cuda", "any") else "cpu"
-        budget, reason = _BUDGET_SECONDS[kind], f"medseg's default on {kind}; budget=TIME changes it"
-    if budget is None:
-        return plan
-    training = plan.training.model_copy(update={"budget": budget, "iterations": None})
-    return plan.model_copy(
-        update={"training": training, "reasons": plan.reasons | {"training.budget": reason}},
-    )
+def _plan(
+    fingerprint: Fingerprint,
+    dataset: Dataset,
+    preset: Preset,
+    settings: PlanSettings,
+    workspace: Workspace,
+    quick: bool,
+) -> Planned:
+    """The plan that fits the machine, its networks' memory measured where a limit was asked for."""
+    machine = settle_machine(settings.device, settings.memory, preset, workspace, settings.measure)
+    budget, reason = _budget(settings, preset, machine, quick)
+
+    def plan_for(known: Machine) -> Planned:
+        planned = plan_dataset(fingerprint, dataset.labels, preset, known, budget)
+        return replace(planned, plan=_completed(planned.plan, settings, budget, reason))
+
+    if preset.sized_for == "reference":
+        planned = plan_for(machine)
+        device = "cpu" if settings.device == "cpu" else "cuda"
+        memory = settings.memory
+        for sentence in require_memory(planned.plan, dataset.labels.outputs, device, memory) if memory else ():
+            say(sentence)
+        return planned
+    if settings.memory is None or machine.device == "mps":
+        return plan_for(machine)
+    say("Measuring the memory of a training step ...")
+    return plan_by_probe(plan_for, machine, memory_probe(machine, preset, dataset))
 
 
-def _show(plan: Plan, dataset: Dataset, workspace: Workspace) -> None:
-    test = f" and {len(dataset.test)} set aside for 'medseg test'" if dataset.test else ""
-    targets = "regions" if dataset.labels.regions else "labels"
-    known = f"channels {', '.join(dataset.channels)}, {targets} {', '.join(dataset.labels.target_names)}"
-    say(f"{len(dataset.cases)} cases{test}, {known}")
-    rows = [
-        (
-            f"{name}{' *' if name == plan.default_configuration else ''}",
-            "x".join(f"{mm:.3g}" for mm in configuration.spacing),
-            "x".join(map(str, configuration.median_shape)),
-            "x".join(map(str, configuration.patch_size)),
-            str(configuration.batch_size),
-            "-".join(map(str, configuration.network.features)),
+def _budget(settings: PlanSettings, preset: Preset, machine: Machine, quick: bool) -> tuple[float | None, str]:
+    """Seconds for training one fold, and why; None where the preset gives the iterations."""
+    if settings.budget is not None:
+        return settings.budget, "set with budget="
+    if quick:
+        return _DEMO_BUDGET_SECONDS, "phantoms are quick to learn"
+    if preset.training.iterations is not None or preset.training.budget is not None:
+        return preset.training.budget, f"preset '{preset.name}' says so"
+    kind = "cuda" if machine.device in ("cuda", "any") else "cpu"
+    return _BUDGET_SECONDS[kind], f"medseg's default on {kind}; budget=TIME changes it"
+
+
+def _completed(plan: Plan, settings: PlanSettings, budget: float | None, reason: str) -> Plan:
+    """The plan with the budget in it, and the reason of a network that was asked for."""
+    reasons = dict(plan.reasons)
+    if settings.memory is not None and "machine.memory_bytes" in reasons:
+        reasons["machine.memory_bytes"] = reasons["machine.memory_bytes"].replace(
+            "found on this machine", "set with memory="
         )
-        for name, configuration in plan.configurations.items()
-    ]
-    columns = ("configuration", "spacing mm", "median shape", "patch", "batch", "features")
-    table(f"Plan of {plan.dataset} (preset {plan.preset}, {plan.machine.device})", columns, rows)
-    say(f"* is the default. Every value with its reason: {workspace.plan}\nNext: medseg train fold=0")
+    if settings.network is not None:
+        reasons |= {f"configurations.{name}.network.name": "set with network=" for name in plan.configurations}
+    training = plan.training
+    if budget is not None:
+        training = training.model_copy(update={"budget": budget, "iterations": None})
+        reasons["training.budget"] = reason
+    return plan.model_copy(update={"training": training, "reasons": reasons})

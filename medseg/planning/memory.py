@@ -7,17 +7,32 @@ two for each multiplication with its addition, convolutions only. The estimate i
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, fields
 
 from medseg.arrays import Triple
 from medseg.planning.architectures import architecture
-from medseg.planning.layers import Parts
+from medseg.planning.layers import Part, Parts
 from medseg.planning.plan import NetworkPlan
 
-_BYTES_PER_ELEMENT = {"cpu": 16, "cuda": 7, "mps": 16, "any": 7}
-"""Per feature-map element and sample in training. CUDA: nnU-Net's 560e6 elements at batch 2 take 7.7 GB in half
-precision. float32: the outputs of convolution and norm, kept for the backward pass, and two gradients in flight."""
-_BYTES_PER_PARAMETER = 16
-"""Weight, gradient and two moments of the optimizer, float32."""
+_FLOAT = 4
+_LABEL = 8
+"""Bytes of a label in training."""
+_READ_IN_PLANE, _READ_IN_SPACE = 1.4, 4.2
+"""Rotated by up to 90 and 30 degrees, and scaled by 0.85 (``medseg.training.augmentation_spatial``)."""
+_LIBRARIES = {"cpu": 500_000_000, "cuda": 500_000_000}
+_LOSS_MAPS = 6
+"""Maps of all classes in the backward pass of the loss: log-probabilities, probabilities and the gradients of both, a
+gradient from each class, and their stack."""
+_PASSING_MAPS, _PASSING_VOXELS = 4, 4
+"""Maps of the widest layer in the backward pass of a block (the gradient and its copies at the activation, which works
+in place on the norm's output; the gradient behind it), and floats for each voxel of the patch."""
+_MAPPED = 32 * 2**20
+"""A CPU's allocator gives larger pieces back to the system at once; smaller ones leave gaps."""
+_GAPS_BEGIN, _GAPS = 80_000_000, 0.37
+"""Compiled kernels and threads of the first steps, and gaps as a share of the kept maps in smaller pieces."""
+_WORKSPACE, _WORKSPACE_SHARE = 1.5e9, 0.4
+"""What cuDNN works in and the allocator leaves unused on a GPU, at most this share of the maps. With it the estimates
+lie within 5 % of the 7.7, 9.1, 22.7 and 36.6 GB that were published for nnU-Net's presets (nnU-Net Revisited, 2024)."""
 
 
 def voxels_per_stage(network: NetworkPlan, patch: Triple) -> tuple[int, ...]:
@@ -54,13 +69,78 @@ def parameter_count(network: NetworkPlan, channels: int, classes: int) -> int:
     return sum(layer.parameters for layer in layers_of(network, channels, classes))
 
 
-def training_bytes(
-    network: NetworkPlan, patch: Triple, batch: int, channels: int, classes: int, device: str = "cpu"
-) -> int:
-    """About how much memory training takes on a device: weights, gradients, optimizer, and what is kept for backward.
+@dataclass(frozen=True)
+class TrainingMemory:
+    """What a training step has in memory at its peak, in bytes, term by term."""
 
-    Rough: the allocator, the libraries' work space and the images themselves are not in it.
+    libraries: int
+    """Python, torch and the libraries behind it; on a GPU the driver's share."""
+    parameters: int
+    """Weights and the optimizer's two moments."""
+    maps: int
+    """Feature maps kept for the backward pass."""
+    passing: int
+    """Gradients on their way, and what the loss or a convolution needs meanwhile."""
+    logits: int
+    images: int
+    """The batch as read, larger than the patch, and as it goes into the network."""
+    unused: int
+    """Gaps that the allocator leaves between pieces that come and go, and work space of the libraries."""
+
+    @property
+    def step(self) -> int:
+        """All but the libraries."""
+        return self.total - self.libraries
+
+    @property
+    def total(self) -> int:
+        return sum(getattr(self, field.name) for field in fields(self))
+
+    def scaled(self, factor: float) -> TrainingMemory:
+        """With every term but the libraries multiplied, as a measurement asks for."""
+        parts = {field.name: round(getattr(self, field.name) * factor) for field in fields(self)}
+        return TrainingMemory(**parts | {"libraries": self.libraries})
+
+
+def training_memory(
+    network: NetworkPlan, patch: Triple, batch: int, channels: int, classes: int, device: str = "cpu"
+) -> TrainingMemory:
+    """Memory of a training step of ``batch`` patches (z, y, x) with AdamW, float32 on a CPU and half precision on CUDA.
+
+    The peak lies at the beginning of the backward pass, when every map is still there, or at its end, when every
+    parameter has a gradient. On a CPU within a fifth of what is measured (tests/benchmarks/training_memory.py).
     """
-    kept = batch * feature_map_elements(network, patch, classes, every_head=network.deep_supervision)
-    bytes_each = _BYTES_PER_ELEMENT.get(device, _BYTES_PER_ELEMENT["cpu"])
-    return kept * bytes_each + _BYTES_PER_PARAMETER * parameter_count(network, channels, classes)
+    layers = list(layers_of(network, channels, classes))
+    half = device not in ("cpu", "mps")
+    size = 2 if half else 4
+    voxels = batch * math.prod(patch)
+    widest = batch * max(layer.elements(patch) for layer in layers)
+    logits = sum(_FLOAT * batch * layer.elements(patch) for layer in layers if layer.head)
+    maps = size * batch * sum(layer.saved(patch) for layer in layers)
+    # Of the loss only the finest output counts: those of the others are gone when its turn comes.
+    loss = _LOSS_MAPS * _FLOAT * classes * voxels + (classes - 1) * voxels
+    passing = max(loss, _PASSING_MAPS * size * widest + _PASSING_VOXELS * _FLOAT * voxels)
+    weights = _FLOAT * parameter_count(network, channels, classes)
+    gradients = max(weights - maps - passing, 0)
+    images = _FLOAT * channels * voxels * (1 + _read(patch)) + _LABEL * voxels
+    return TrainingMemory(
+        libraries=_LIBRARIES["cuda" if half else "cpu"],
+        parameters=round((3 + half / 2) * weights),
+        maps=maps,
+        passing=passing + gradients,
+        logits=logits,
+        images=round(images),
+        unused=_unused(layers, patch, batch, maps + passing, half),
+    )
+
+
+def _unused(layers: list[Part], patch: Triple, batch: int, living: int, half: bool) -> int:
+    if half:
+        return round(min(_WORKSPACE, _WORKSPACE_SHARE * living))
+    small = (layer.saved(patch) for layer in layers if _FLOAT * batch * layer.elements(patch) < _MAPPED)
+    return round(_GAPS_BEGIN + _GAPS * _FLOAT * batch * sum(small))
+
+
+def _read(patch: Triple) -> float:
+    """Voxels read for a patch over its own, so that its corners are filled when it is rotated."""
+    return _READ_IN_PLANE if max(patch) > 3 * patch[0] else _READ_IN_SPACE

@@ -1,24 +1,24 @@
-"""Patch, network and batch of one configuration, sized for a budget of feature-map elements or for a CPU's speed.
+"""Patch, network and batch of one configuration, sized for a budget of feature-map elements.
 
-Knows nothing of Cases or files. The GPU rule is nnU-Net v2's: start with a patch that is isotropic in millimetres, clip
-it to the median Case, shrink the axis that covers most of the Case until the budget holds, and give what is left to the
-batch. The CPU rule narrows the network until an iteration takes about a second.
+Knows nothing of Cases or files, nor of the machine (``medseg.planning.fitting``). The rule is nnU-Net v2's: start with
+a patch that is isotropic in millimetres, clip it to the median Case, shrink the axis that covers most of the Case until
+the budget holds, and give what is left to the batch.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 
 from medseg.arrays import Triple
 from medseg.errors import PlanError
 from medseg.planning.architectures import Architecture
-from medseg.planning.memory import feature_map_elements, forward_flops
+from medseg.planning.memory import TrainingMemory, feature_map_elements
 from medseg.planning.plan import NetworkPlan
-from medseg.planning.presets import Budget, CpuRules
+from medseg.planning.presets import Budget
 from medseg.planning.topology import SMALLEST_EDGE, Topology, find_topology
 
 _FIRST_EDGE = {3: 256, 2: 2048}
@@ -27,7 +27,7 @@ _FIRST_EDGE = {3: 256, 2: 2048}
 
 @dataclass(frozen=True)
 class Sizing:
-    """What a configuration may cost; all its numbers come from the Preset and the Machine."""
+    """What a configuration may cost; all its numbers come from the Preset and the memory that it plans for."""
 
     architecture: Architecture
     channels: int
@@ -36,10 +36,19 @@ class Sizing:
     budget: Budget
     smallest_batch: int
     largest_share: float | None
-    cpu: CpuRules | None = None
-    """None: sized by memory alone."""
-    flops_per_second: float = 0.0
-    speed_is_measured: bool = False
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What is expected of a training within its time."""
+
+    seconds: float
+    """Of the whole training."""
+    each: float
+    """Seconds of an iteration."""
+    iterations: int
+    passes: float
+    """How often a voxel of the Dataset lies in a patch."""
 
 
 @dataclass(frozen=True)
@@ -49,16 +58,21 @@ class Sized:
     network: NetworkPlan
     patch: Triple
     batch: int
+    topology: Topology
+    """From which the network was made."""
     patch_limit: str
-    """median, budget or time."""
+    """median, budget, time or memory."""
     batch_limit: str
-    """share, budget, smallest or time."""
-    iteration_seconds: float | None = None
-    """Expected on the CPU."""
-    flops_per_second: float = 0.0
-    speed_is_measured: bool = False
+    """share, budget, smallest, time or memory."""
     budget_elements: float = 0.0
     """Feature-map elements that the budget allows."""
+    pace: Pace | None = None
+    """How a training goes; None where the machine's speed is not known."""
+    wider: tuple[int, float, str] | None = None
+    """The next wider network that was not taken: its channels, its seconds an iteration (0 where not known), and what
+    stood against it: time, passes or memory."""
+    memory: TrainingMemory | None = None
+    """Estimate for a training step; None where no machine is known."""
 
 
 def size_configuration(
@@ -72,15 +86,14 @@ def size_configuration(
         elements = feature_map_elements(network, patch, sizing.classes)
         if elements / sizing.budget.reference_batch * sizing.budget.fitted_batch <= sizing.budget.elements:
             break
-        if not _can_shrink(topology):
+        if not can_shrink(topology):
             raise PlanError(
                 f"No patch fits: even {list(patch)} voxels take {elements:.3g} feature-map elements, and the budget is "
                 f"{sizing.budget.elements:.3g}. Plan for more memory, or with fewer base_features."
             )
-        topology, limit = _reduced(topology, spacing, median_shape), "budget"
+        topology, limit = reduced(topology, spacing, median_shape), "budget"
     batch, batch_limit = _largest_batch(sizing, elements, patch, dataset_voxels)
-    sized = Sized(network, patch, batch, limit, batch_limit, budget_elements=sizing.budget.elements)
-    return sized if sizing.cpu is None else _for_cpu(sizing, sizing.cpu, sized, topology, spacing, median_shape)
+    return Sized(network, patch, batch, topology, limit, batch_limit, sizing.budget.elements)
 
 
 def to_network(topology: Topology, kind: Architecture, base_features: int, widest: float) -> tuple[NetworkPlan, Triple]:
@@ -98,12 +111,6 @@ def to_network(topology: Topology, kind: Architecture, base_features: int, wides
     return network, _triple(topology.patch)
 
 
-def iteration_seconds(sizing: Sizing, network: NetworkPlan, patch: Triple, batch: int) -> float:
-    """Expected time of a training iteration: three times the forward FLOPs over the measured speed."""
-    flops = 3 * batch * forward_flops(network, patch, sizing.channels, sizing.classes)
-    return flops / sizing.flops_per_second
-
-
 def _first_patch(spacing: Sequence[float], median_shape: Sequence[float]) -> list[float]:
     per_mm = 1 / np.array(spacing, dtype=np.float64)
     axes = len(spacing)
@@ -116,7 +123,7 @@ def _first_patch(spacing: Sequence[float], median_shape: Sequence[float]) -> lis
     return [max(n, 3 * SMALLEST_EDGE) if s == finest else n for n, s in zip(patch, spacing, strict=True)]
 
 
-def _reduced(topology: Topology, spacing: Sequence[float], median_shape: Sequence[float]) -> Topology:
+def reduced(topology: Topology, spacing: Sequence[float], median_shape: Sequence[float]) -> Topology:
     """The next smaller patch and its network.
 
     The axis that covers most of the Case gives way, by the divisor that holds after a first trial reduction: without
@@ -139,48 +146,8 @@ def _largest_batch(sizing: Sizing, elements: float, patch: Triple, dataset_voxel
     return (batch, limit) if batch >= sizing.smallest_batch else (sizing.smallest_batch, "smallest")
 
 
-def _for_cpu(
-    sizing: Sizing,
-    rules: CpuRules,
-    sized: Sized,
-    topology: Topology,
-    spacing: Sequence[float],
-    median_shape: Sequence[float],
-) -> Sized:
-    """The same network made narrower, and a batch for about an iteration a second; the patch shrinks if it must."""
-
-    def narrowed(width: int) -> tuple[NetworkPlan, Triple, float]:
-        network, patch = to_network(topology, sizing.architecture, width, sizing.budget.widest)
-        return network, patch, iteration_seconds(sizing, network, patch, sizing.smallest_batch)
-
-    limit = sized.patch_limit
-    if narrowed(rules.base_features[-1])[2] > rules.longest_seconds:
-        limit = "time"
-        while narrowed(rules.base_features[-1])[2] > rules.accepted_seconds and _can_shrink(topology):
-            topology = _reduced(topology, spacing, median_shape)
-
-    def limit_of(width: int) -> float:
-        return rules.longest_seconds if width == rules.preferred_features else rules.accepted_seconds
-
-    widths = [width for width in rules.base_features if narrowed(width)[2] <= limit_of(width)]
-    network, patch, seconds = narrowed(widths[0] if widths else rules.base_features[-1])
-    affordable = int(rules.iteration_seconds * sizing.smallest_batch / seconds)
-    batch = min(max(affordable, sizing.smallest_batch), sized.batch)
-    batch_limit = sized.batch_limit if affordable > batch else "smallest" if affordable < batch else "time"
-    return replace(
-        sized,
-        network=network,
-        patch=patch,
-        batch=batch,
-        patch_limit=limit,
-        batch_limit=batch_limit,
-        iteration_seconds=seconds * batch / sizing.smallest_batch,
-        flops_per_second=sizing.flops_per_second,
-        speed_is_measured=sizing.speed_is_measured,
-    )
-
-
-def _can_shrink(topology: Topology) -> bool:
+def can_shrink(topology: Topology) -> bool:
+    """Whether a smaller patch would still be worth a network."""
     return max(topology.patch) >= 4 * SMALLEST_EDGE
 
 

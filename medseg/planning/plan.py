@@ -179,8 +179,12 @@ class Machine(Record):
     device: Literal["cpu", "cuda", "mps", "any"]
     memory_bytes: int | None = None
     """Memory of the device that the Plan may use."""
+    processor: str | None = None
+    """Its name, by which a later plan knows whether what was measured still holds."""
     flops_per_second: float | None = None
     """Measured speed of training a small network."""
+    memory_factor: float | None = None
+    """Measured memory of a training step over its estimate."""
 
 
 class Plan(Document):

@@ -30,9 +30,11 @@ class Budget(Record):
     """The widest stage has at most this many times the channels of the first."""
 
 
-class CpuRules(Record):
-    """How a Plan is made small enough to train on a CPU."""
+class TimeRules(Record):
+    """How a Plan is made small enough for a machine's speed (``medseg.planning.fitting``)."""
 
+    reference_seconds: PositiveFloat = 7200.0
+    """Time for training one fold to which the next three refer; with other times they follow its square root."""
     iteration_seconds: PositiveFloat = 1.0
     """A training iteration should take about this long."""
     accepted_seconds: PositiveFloat = 1.5
@@ -43,8 +45,10 @@ class CpuRules(Record):
     """This many channels are kept while an iteration takes at most ``longest_seconds``: narrower ones learn less."""
     base_features: tuple[PositiveInt, ...] = (32, 24, 16, 12, 8)
     """Channels of the first stage to choose from, widest first."""
+    enough_passes: PositiveFloat = 30.0
+    """More channels than the preferred ones are taken only where each voxel lies in this many patches."""
     assumed_flops_per_second: PositiveFloat = 40e9
-    """Training speed where none was measured."""
+    """Training speed of a CPU where none was measured."""
 
 
 class Preset(Document):
@@ -83,7 +87,7 @@ class Preset(Document):
     """A lowres configuration is planned when the patch covers less than this share of the median Case."""
     masked_below: float = Field(default=0.75, ge=0, le=1)
     """Z-scores use the non-zero voxels only when cropping leaves less than this share of the median Case."""
-    cpu: CpuRules = CpuRules()
+    time: TimeRules = TimeRules()
     training: TrainingPlan = TrainingPlan()
     """The training recipe; what is not named here is medseg's default."""
 
@@ -96,7 +100,7 @@ class Preset(Document):
         return self
 
     def plans_for_cpu(self, machine: Machine) -> bool:
-        """Whether networks are narrowed to a CPU's speed."""
+        """Whether the Plan is for a CPU."""
         return self.sized_for == "cpu" or (self.sized_for == "machine" and machine.device == "cpu")
 
     def planned_gb(self, machine: Machine) -> float:

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from medseg.planning.fingerprint import Fingerprint
+from medseg.planning.fitting import Means, gigabytes
 from medseg.planning.patch import Sized
-from medseg.planning.plan import ChannelPlan, ConfigurationPlan, Machine, TrainingPlan
+from medseg.planning.plan import ChannelPlan, ConfigurationPlan, TrainingPlan
 from medseg.planning.presets import Preset
 from medseg.planning.spacing import TargetGrid
 
@@ -80,18 +81,19 @@ def channel_reasons(channels: tuple[ChannelPlan, ...], fingerprint: Fingerprint,
     return reasons
 
 
-def machine_reasons(machine: Machine, preset: Preset) -> dict[str, str]:
+def machine_reasons(preset: Preset) -> dict[str, str]:
     """What was measured, and whether it mattered."""
     used = preset.sized_for == "machine"
     return {
         "machine.device": "found on this machine"
         if used
         else f"found on this machine; preset '{preset.name}' does not plan by it",
-        "machine.memory_bytes": f"found on this machine; a plan counts on {preset.memory_share:.0%} of a GPU's memory"
+        "machine.memory_bytes": f"found on this machine; a plan counts on {preset.memory_share:.0%} of it"
         if used
         else "found on this machine; not used",
-        "machine.flops_per_second": "measured by training a small network"
-        + ("" if preset.plans_for_cpu(machine) else "; not used"),
+        "machine.processor": "found on this machine; what was measured holds for it",
+        "machine.flops_per_second": "measured by training a small network" + ("" if used else "; not used"),
+        "machine.memory_factor": "a training step was measured: its memory over the estimate",
     }
 
 
@@ -106,7 +108,13 @@ def training_reasons(training: TrainingPlan, preset: Preset) -> dict[str, str]:
 
 
 def configuration_reasons(
-    name: str, plan: ConfigurationPlan, sized: Sized, grid: TargetGrid, preset: Preset, lowres_exists: bool
+    name: str,
+    plan: ConfigurationPlan,
+    sized: Sized,
+    grid: TargetGrid,
+    preset: Preset,
+    lowres_exists: bool,
+    means: Means | None,
 ) -> dict[str, str]:
     """Reasons of one configuration."""
     solid = plan.dimensions == 3
@@ -114,12 +122,12 @@ def configuration_reasons(
         "dimensions": "whole volumes" if solid else "slice by slice",
         "spacing": _spacing_reason(name, grid, preset),
         "median_shape": "median size of the cases at this spacing",
-        "patch_size": _patch_reason(sized, plan, preset),
-        "batch_size": _batch_reason(sized, preset),
+        "patch_size": _patch_reason(sized, plan, means),
+        "batch_size": _batch_reason(sized, preset, means),
         "batch_dice": _batch_dice_reason(name, lowres_exists),
         "previous": "its prediction at low resolution is an additional input",
         "network.name": f"preset '{preset.name}' plans this network",
-        "network.features": _features_reason(sized, preset),
+        "network.features": _features_reason(sized, means),
         "network.strides": "the finest axes are halved first, none below an edge of 4 voxels",
         "network.kernels": "1 across an axis while it is at least 2 times coarser than the finest, then 3",
         "network.encoder_convolutions": "nnU-Net's number for this network",
@@ -140,25 +148,30 @@ def _spacing_reason(name: str, grid: TargetGrid, preset: Preset) -> str:
     return "median of the dataset" + through
 
 
-def _patch_reason(sized: Sized, plan: ConfigurationPlan, preset: Preset) -> str:
+def _patch_reason(sized: Sized, plan: ConfigurationPlan, means: Means | None) -> str:
     if sized.patch_limit == "median":
         return f"the median case, padded to a multiple of {list(plan.network.divisor)}"
-    if sized.patch_limit == "time":
-        return f"reduced until an iteration takes at most {preset.cpu.accepted_seconds:g} s {_speed(sized)}"
+    if means is not None and sized.patch_limit == "time":
+        longest = means.rules.accepted_seconds * means.stretch
+        return f"reduced until an iteration takes at most {longest:.2g} s {_speed(means)}"
+    if means is not None and sized.patch_limit == "memory":
+        return f"reduced until a training step fits in {gigabytes(means.memory_bytes or 0)}"
     elements = f"{sized.budget_elements / 1e6:.0f}e6"
     return f"largest patch that fits the budget of {elements} feature-map elements"
 
 
-def _batch_reason(sized: Sized, preset: Preset) -> str:
-    seconds = f"an iteration should take about {sized.iteration_seconds or 0:.1f} s {_speed(sized)}"
-    if sized.batch_limit == "share":
-        reason = f"one batch covers at most {preset.largest_share or 0:.0%} of all voxels"
-        return reason if sized.iteration_seconds is None else f"{reason}; {seconds}"
-    if sized.batch_limit == "time":
-        return seconds
-    if sized.batch_limit == "smallest":
-        return "the smallest batch" + ("" if sized.iteration_seconds is None else f"; {seconds}")
-    return f"what the budget of {sized.budget_elements / 1e6:.0f}e6 feature-map elements leaves room for"
+def _batch_reason(sized: Sized, preset: Preset, means: Means | None) -> str:
+    reason = {
+        "share": f"one batch covers at most {preset.largest_share or 0:.0%} of all voxels",
+        "smallest": "the smallest batch",
+        "time": "",
+        "memory": f"a training step fits in {gigabytes(means.memory_bytes or 0) if means else 'memory'}",
+        "budget": f"what the budget of {sized.budget_elements / 1e6:.0f}e6 feature-map elements leaves room for",
+    }[sized.batch_limit]
+    if means is None or sized.pace is None:
+        return reason
+    seconds = f"an iteration should take about {sized.pace.each:.2g} s {_speed(means)}"
+    return f"{reason}; {seconds}" if reason else seconds
 
 
 def _batch_dice_reason(name: str, lowres_exists: bool) -> str:
@@ -171,12 +184,25 @@ def _batch_dice_reason(name: str, lowres_exists: bool) -> str:
     return "a patch covers much of a case"
 
 
-def _features_reason(sized: Sized, preset: Preset) -> str:
-    if sized.iteration_seconds is None:
-        return f"{sized.network.features[0]} channels, doubled from stage to stage up to nnU-Net's limit"
-    return f"as many as train {preset.smallest_batch} patches in about a second {_speed(sized)}"
+def _features_reason(sized: Sized, means: Means | None) -> str:
+    channels = sized.network.features[0]
+    if means is None or sized.wider is None:
+        return f"{channels} channels, doubled from stage to stage up to nnU-Net's limit"
+    return f"{channels} channels; {against_wider(sized, means)}"
 
 
-def _speed(sized: Sized) -> str:
-    how = "a measured" if sized.speed_is_measured else "an assumed"
-    return f"on a CPU with {how} {sized.flops_per_second / 1e9:.0f} GFLOP/s"
+def against_wider(sized: Sized, means: Means) -> str:
+    """Why the next wider network was not taken."""
+    assert sized.wider is not None
+    width, seconds, against = sized.wider
+    if against == "memory":
+        return f"{width} would not fit in {gigabytes(means.memory_bytes or 0)}"
+    if against == "passes":
+        return f"with {width} each voxel would lie in less than {means.rules.enough_passes:g} patches in the time"
+    return f"with {width} an iteration would take at least {seconds:.2g} s {_speed(means)}"
+
+
+def _speed(means: Means) -> str:
+    where = "CPU" if means.device == "cpu" else "GPU"
+    how = "a measured" if means.speed_is_measured else "an assumed"
+    return f"on a {where} with {how} {(means.flops_per_second or 0) / 1e9:.0f} GFLOP/s"

@@ -7,12 +7,15 @@ Knows nothing of files; what was measured of the machine is handed in.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 from medseg.cases.labels import LabelTable
 from medseg.cases.laterality import named_by_side, paired_left_right
 from medseg.errors import PlanError
 from medseg.planning.architectures import architecture
 from medseg.planning.fingerprint import Fingerprint
+from medseg.planning.fitting import Means, fit
 from medseg.planning.patch import Sized, Sizing, size_configuration
 from medseg.planning.plan import ChannelPlan, ConfigurationName, ConfigurationPlan, Machine, Plan
 from medseg.planning.presets import Preset
@@ -32,11 +35,31 @@ _NORMALISATIONS = {"ct": "ct", "nonorm": "none", "rescale_to_0_1": "rescale_0_1"
 """By the channel's name, in any case; every other name means z-score."""
 
 
-def make_plan(fingerprint: Fingerprint, labels: LabelTable, preset: Preset, machine: Machine) -> Plan:
+def make_plan(
+    fingerprint: Fingerprint, labels: LabelTable, preset: Preset, machine: Machine, seconds: float | None = None
+) -> Plan:
+    """The Plan for a Dataset under a Preset, as ``plan_dataset`` makes it."""
+    return plan_dataset(fingerprint, labels, preset, machine, seconds).plan
+
+
+@dataclass(frozen=True)
+class Planned:
+    """A Plan, and what decided the size of its networks."""
+
+    plan: Plan
+    sizes: dict[ConfigurationName, Sized]
+    means: Means | None
+    """None under presets of a fixed size."""
+
+
+def plan_dataset(
+    fingerprint: Fingerprint, labels: LabelTable, preset: Preset, machine: Machine, seconds: float | None = None
+) -> Planned:
     """The Plan for a Dataset under a Preset, with a reason for every value.
 
-    Raises PlanError when the Fingerprint was measured in another orientation than the Preset's, has no Cases, or when
-    not even the smallest patch fits the machine.
+    ``seconds`` is the time in which one fold should be trained; without it the Preset's reference. Raises PlanError
+    when the Fingerprint was measured in another orientation than the Preset's, has no Cases, or when not even the
+    smallest patch fits the machine.
     """
     if fingerprint.orientation != preset.orientation:
         raise PlanError(
@@ -46,12 +69,17 @@ def make_plan(fingerprint: Fingerprint, labels: LabelTable, preset: Preset, mach
     if not fingerprint.cases:
         raise PlanError(f"The fingerprint of '{fingerprint.dataset}' holds no cases, so there is nothing to plan from.")
     grid = find_target_grid(fingerprint.cases)
-    configurations, reasons = _configurations(fingerprint, labels, preset, machine, grid)
+    means = means_of(preset, machine, seconds)
+    configurations, sizes = _configurations(fingerprint, labels, preset, machine, grid, means)
+    reasons = {}
+    for name, configuration in configurations.items():
+        lowres = "3d_lowres" in configurations
+        reasons |= configuration_reasons(name, configuration, sizes[name], grid, preset, lowres, means)
     channels = plan_channels(fingerprint, preset)
     mirror_axes, mirror_reason = _mirror_axes(preset, labels, grid)
     training = preset.training.model_copy(update={"mirror_axes": mirror_axes})
     reasons |= grid_reasons(fingerprint, preset, grid) | channel_reasons(channels, fingerprint, preset)
-    reasons |= machine_reasons(machine, preset) | training_reasons(training, preset)
+    reasons |= machine_reasons(preset) | training_reasons(training, preset)
     reasons["training.mirror_axes"] = mirror_reason
     plan = Plan(
         dataset=fingerprint.dataset,
@@ -66,7 +94,7 @@ def make_plan(fingerprint: Fingerprint, labels: LabelTable, preset: Preset, mach
         fingerprint=fingerprint.content_hash(),
     )
     known = {key: reasons[key] for key in leaf_keys(plan.content()) if key in reasons}
-    return plan.model_copy(update={"reasons": known})
+    return Planned(plan.model_copy(update={"reasons": known}), sizes, means)
 
 
 def plan_channels(fingerprint: Fingerprint, preset: Preset) -> tuple[ChannelPlan, ...]:
@@ -109,28 +137,31 @@ def _mirror_axes(preset: Preset, labels: LabelTable, grid: TargetGrid) -> tuple[
 
 
 def _configurations(
-    fingerprint: Fingerprint, labels: LabelTable, preset: Preset, machine: Machine, grid: TargetGrid
-) -> tuple[dict[ConfigurationName, ConfigurationPlan], dict[str, str]]:
-    """Every configuration that the Dataset warrants, and the reasons of their values."""
+    fingerprint: Fingerprint,
+    labels: LabelTable,
+    preset: Preset,
+    machine: Machine,
+    grid: TargetGrid,
+    means: Means | None,
+) -> tuple[dict[ConfigurationName, ConfigurationPlan], dict[ConfigurationName, Sized]]:
+    """Every configuration that the Dataset warrants, and what decided its size."""
     voxels = math.prod(grid.median_shape) * len(fingerprint.cases)
     flat = make_sizing(2, len(fingerprint.channels), labels.outputs, preset, machine)
-    sized = {"2d": size_configuration(flat, grid.spacing[1:], grid.median_shape[1:], voxels)}
+    sized: dict[ConfigurationName, Sized] = {}
+    sized["2d"] = _sized(flat, means, grid.spacing[1:], grid.median_shape[1:], voxels)
     planned: dict[ConfigurationName, ConfigurationPlan] = {"2d": _configuration(2, grid, sized["2d"], True)}
     lowres = None
     if not grid.flat:
         solid = make_sizing(3, len(fingerprint.channels), labels.outputs, preset, machine)
-        full = size_configuration(solid, grid.spacing, grid.median_shape, voxels)
-        lowres = _lowres(solid, preset, grid, full, len(fingerprint.cases))
+        full = _sized(solid, means, grid.spacing, grid.median_shape, voxels)
+        lowres = _lowres(solid, means, preset, grid, full, len(fingerprint.cases))
         sized["3d_fullres"] = full
         planned["3d_fullres"] = _configuration(3, grid, full, batch_dice=lowres is not None)
         if lowres is not None:
             planned["3d_lowres"], sized["3d_lowres"] = lowres
             planned["3d_cascade_fullres"] = planned["3d_fullres"].model_copy(update={"previous": "3d_lowres"})
             sized["3d_cascade_fullres"] = full
-    reasons = {}
-    for name, plan in planned.items():
-        reasons |= configuration_reasons(name, plan, sized[name], grid, preset, lowres is not None)
-    return planned, reasons
+    return planned, sized
 
 
 def _configuration(dimensions: int, grid: TargetGrid, sized: Sized, batch_dice: bool) -> ConfigurationPlan:
@@ -147,7 +178,7 @@ def _configuration(dimensions: int, grid: TargetGrid, sized: Sized, batch_dice: 
 
 
 def _lowres(
-    sizing: Sizing, preset: Preset, grid: TargetGrid, full: Sized, cases: int
+    sizing: Sizing, means: Means | None, preset: Preset, grid: TargetGrid, full: Sized, cases: int
 ) -> tuple[ConfigurationPlan, Sized] | None:
     """The lowres configuration: coarser step by step until the patch covers enough of the median Case.
 
@@ -160,7 +191,7 @@ def _lowres(
         spacing = [s * _COARSENING if not any(ahead) or a else s for s, a in zip(spacing, ahead, strict=True)]
         exact = [old / new * n for old, new, n in zip(grid.spacing, spacing, grid.median_shape, strict=True)]
         voxels, shape = math.prod(exact), [round(n) for n in exact]
-        sized = size_configuration(sizing, spacing, shape, voxels * cases)
+        sized = _sized(sizing, means, spacing, shape, voxels * cases)
     if sized is full or whole / voxels < 2:
         return None
     a, b, c = spacing
@@ -177,12 +208,17 @@ def _lowres(
     return plan, sized
 
 
+def _sized(
+    sizing: Sizing, means: Means | None, spacing: Sequence[float], shape: Sequence[float], voxels: float
+) -> Sized:
+    sized = size_configuration(sizing, spacing, shape, voxels)
+    return sized if means is None else fit(sized, sizing, means, spacing, shape, voxels)
+
+
 def make_sizing(dimensions: int, channels: int, classes: int, preset: Preset, machine: Machine) -> Sizing:
-    """What a configuration may cost on this machine: nnU-Net's budget scaled with memory, and a CPU's speed."""
+    """What a configuration may cost by nnU-Net's rule: its budget, scaled with memory."""
     budget = preset.budget_2d if dimensions == 2 else preset.budget_3d
     scaled = budget.model_copy(update={"elements": budget.elements * preset.planned_gb(machine) / preset.reference_gb})
-    on_cpu = preset.plans_for_cpu(machine)
-    measured = machine.flops_per_second if machine.device == "cpu" else None
     return Sizing(
         architecture=architecture(preset.network),
         channels=channels,
@@ -191,7 +227,23 @@ def make_sizing(dimensions: int, channels: int, classes: int, preset: Preset, ma
         budget=scaled,
         smallest_batch=preset.smallest_batch,
         largest_share=preset.largest_share,
-        cpu=preset.cpu if on_cpu else None,
-        flops_per_second=(measured or preset.cpu.assumed_flops_per_second) if on_cpu else 0.0,
-        speed_is_measured=measured is not None,
+    )
+
+
+def means_of(preset: Preset, machine: Machine, seconds: float | None) -> Means | None:
+    """What the machine allows; None under presets of a fixed size, which are the same for every machine."""
+    if preset.sized_for == "reference":
+        return None
+    on_cpu = preset.plans_for_cpu(machine)
+    known = machine.device == "cpu" or not on_cpu
+    speed, memory = (machine.flops_per_second, machine.memory_bytes) if known else (None, None)
+    return Means(
+        device="cpu" if on_cpu else machine.device,
+        rules=preset.time,
+        seconds=preset.time.reference_seconds if seconds is None else seconds,
+        flops_per_second=speed or (preset.time.assumed_flops_per_second if on_cpu else None),
+        speed_is_measured=speed is not None,
+        memory_bytes=None if memory is None else int(preset.memory_share * memory),
+        memory_share=preset.memory_share,
+        memory_factor=machine.memory_factor or 1.0,
     )

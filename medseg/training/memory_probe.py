@@ -60,11 +60,13 @@ def measure_training_memory(probe: Probe) -> Measured:
     Raises PlanError when that process ends without an answer, as it does where memory is not enough.
     """
     command = [sys.executable, "-m", "medseg.training.memory_probe", str(torch.get_num_threads())]
-    done = subprocess.run(command, input=probe.model_dump_json(), capture_output=True, text=True, check=False)
+    # The command is this module itself, without a shell, and its input was validated.
+    done = subprocess.run(command, input=probe.model_dump_json(), capture_output=True, text=True, check=False)  # noqa: S603
     if done.returncode:
         last = done.stderr.strip().splitlines()[-1:] or [f"it was ended by signal {-done.returncode}"]
+        patch, batch = probe.configuration.patch_size, probe.configuration.batch_size
         raise PlanError(
-            f"A training step of {list(probe.configuration.patch_size)} voxels, batch {probe.configuration.batch_size}, "
+            f"A training step of {list(patch)} voxels in batches of {batch} "
             f"could not be run to measure its memory ({last[0]}). Plan with less, for example memory=4GB."
         )
     return Measured.model_validate_json(done.stdout.splitlines()[-1])
@@ -94,9 +96,7 @@ def _train(fabric, recipe: Recipe, steps: int) -> None:
     optimizer = build_optimizer(network.parameters(), recipe.training.optimizer)
     module, wrapped = fabric.setup(network, optimizer)
     schedule = Schedule(recipe.parts)
-    train(
-        fabric, recipe, module, new_loss(recipe), wrapped, schedule, _batches(recipe, steps), 0, lambda _: None, str
-    )
+    train(fabric, recipe, module, new_loss(recipe), wrapped, schedule, _batches(recipe, steps), 0, lambda _: None, str)
 
 
 def _batches(recipe: Recipe, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -168,4 +168,4 @@ def _status(name: str) -> int:
 
 if __name__ == "__main__":
     torch.set_num_threads(int(sys.argv[1]))
-    print(run_step(Probe.model_validate_json(sys.stdin.read())).model_dump_json())
+    sys.stdout.write(run_step(Probe.model_validate_json(sys.stdin.read())).model_dump_json() + "\n")
