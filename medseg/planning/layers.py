@@ -10,10 +10,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Protocol
 
 from medseg.arrays import Triple
 from medseg.planning.plan import NetworkPlan
+
+
+@lru_cache(maxsize=10_000)
+def _sizes(step: Triple, multiple: Triple, patch: Triple) -> Triple:
+    # The planner asks for the same grids over and over.
+    padded = [math.ceil(n / m) * m for n, m in zip(patch, multiple, strict=True)]
+    z, y, x = (math.ceil(n / s) for n, s in zip(padded, step, strict=True))
+    return z, y, x
 
 
 @dataclass(frozen=True)
@@ -27,9 +36,7 @@ class Grid:
 
     def sizes(self, patch: Triple) -> Triple:
         """(z, y, x) of the map for a patch."""
-        padded = [math.ceil(n / m) * m for n, m in zip(patch, self.multiple, strict=True)]
-        z, y, x = (math.ceil(n / step) for n, step in zip(padded, self.step, strict=True))
-        return z, y, x
+        return _sizes(self.step, self.multiple, patch)
 
     def voxels(self, patch: Triple) -> int:
         """Voxels of the map for a patch."""
