@@ -9,23 +9,32 @@ Knows nothing of training or inference. Source: nnU-Net Revisited (Isensee et al
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from medseg.networks.blocks import ConvStage, ResidualBlock, ResidualStage
-from medseg.networks.unet import UNet
+from medseg.networks.encoder_decoder import EncoderDecoder
+from medseg.networks.unet import Decoder
 from medseg.planning.plan import NetworkPlan
 
 
 class ResidualEncoder(nn.Module):
-    """A stem and stages from fine to coarse; gives the feature maps of every stage, finest first."""
+    """A stem and stages from fine to coarse; gives the feature maps of every stage, finest first.
 
-    def __init__(self, plan: NetworkPlan, dimensions: int, channels: int) -> None:
+    ``dilations`` are those of each stage, by default 1.
+    """
+
+    def __init__(
+        self, plan: NetworkPlan, dimensions: int, channels: int, dilations: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
         stem = plan.features[0]
         self.stem = ConvStage(dimensions, channels, stem, plan.kernels[0], (1, 1, 1), 1)
         widths = (stem, *plan.features)
+        spread = dilations or (1,) * len(plan.features)
         self.stages = nn.ModuleList(
-            ResidualStage(dimensions, widths[i], widths[i + 1], plan.kernels[i], plan.strides[i], blocks)
+            ResidualStage(dimensions, widths[i], widths[i + 1], plan.kernels[i], plan.strides[i], blocks, spread[i])
             for i, blocks in enumerate(plan.encoder_convolutions)
         )
 
@@ -38,17 +47,17 @@ class ResidualEncoder(nn.Module):
         return maps
 
 
-class ResidualUNet(UNet):
-    """nnU-Net's residual-encoder U-Net for 2D and 3D; called as ``UNet`` is."""
+def build_residual_unet(plan: NetworkPlan, dimensions: int, channels: int, classes: int) -> EncoderDecoder:
+    """nnU-Net's U-Net with a residual encoder."""
+    encoder, decoder = ResidualEncoder(plan, dimensions, channels), Decoder(plan, dimensions, classes)
+    network = EncoderDecoder(plan, dimensions, channels, encoder, decoder)
+    start_as_shortcuts(network)
+    return network
 
-    def __init__(self, plan: NetworkPlan, dimensions: int, channels: int, classes: int) -> None:
-        super().__init__(plan, dimensions, channels, classes)
-        for module in self.modules():
-            if isinstance(module, ResidualBlock):
-                nn.init.zeros_(module.conv2.norm.weight)
-                nn.init.zeros_(module.conv2.norm.bias)
 
-    @staticmethod
-    def make_encoder(plan: NetworkPlan, dimensions: int, channels: int) -> nn.Module:
-        """What gives the feature maps of every stage, finest first."""
-        return ResidualEncoder(plan, dimensions, channels)
+def start_as_shortcuts(network: nn.Module) -> None:
+    """Let the last norm of every residual block start at 0."""
+    for module in network.modules():
+        if isinstance(module, ResidualBlock):
+            nn.init.zeros_(module.conv2.norm.weight)
+            nn.init.zeros_(module.conv2.norm.bias)

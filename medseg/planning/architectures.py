@@ -10,9 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from medseg.errors import PlanError
+from medseg.planning.coarse_layers import deeplab, light
 from medseg.planning.layers import Parts
+from medseg.planning.mednext_layers import mednext
 from medseg.planning.plan import NetworkPlan
-from medseg.planning.unet_layers import residual_unet, unet
+from medseg.planning.transformer_layers import segformer, swin_unetr, transunet
+from medseg.planning.unet_layers import attention_unet, residual_unet, unet, unet_plus_plus
 
 
 @dataclass(frozen=True)
@@ -28,6 +31,10 @@ class Architecture:
     """Convolutions (or blocks) per encoder stage; the last number holds for all further stages."""
     decoder: int = 2
     """Convolutions per decoder stage."""
+    bottleneck: int | None = None
+    """Blocks of the coarsest stage, where they are of another kind."""
+    plain: bool = True
+    """Whether its stages are plain convolutions, which may end with channel attention (network.attention)."""
 
 
 ARCHITECTURES: dict[str, Architecture] = {
@@ -36,10 +43,52 @@ ARCHITECTURES: dict[str, Architecture] = {
         "residual_unet",
         "U-Net with a residual encoder, as nnU-Net's ResEnc presets plan it (Isensee et al. 2024)",
         residual_unet,
+        plain=False,
         encoder=(1, 3, 4, 6),
         decoder=1,
     ),
+    "attention_unet": Architecture(
+        "attention_unet", "U-Net with attention gates on its skip connections (Oktay et al. 2018)", attention_unet
+    ),
+    "unetpp": Architecture(
+        "unetpp", "U-Net++: nested skip connections, heads that can be pruned (Zhou et al. 2018)", unet_plus_plus
+    ),
+    "mednext": Architecture(
+        "mednext", "U-Net of depthwise inverted-bottleneck blocks (Roy et al. 2023)", mednext, plain=False
+    ),
+    "transunet": Architecture(
+        "transunet", "U-Net with a transformer as its coarsest stage (Chen et al. 2021)", transunet, bottleneck=6
+    ),
+    "swin_unetr": Architecture(
+        "swin_unetr", "U-Net whose encoder has shifted windows (Hatamizadeh et al. 2022)", swin_unetr, plain=False
+    ),
+    "segformer": Architecture(
+        "segformer", "attention to a coarser map, light decoder (Xie et al. 2021)", segformer, plain=False
+    ),
+    "deeplab": Architecture(
+        "deeplab",
+        "DeepLabV3+: residual encoder, pyramid of dilations (Chen et al. 2018)",
+        deeplab,
+        encoder=(1, 3, 4, 6),
+        plain=False,
+    ),
+    "light": Architecture(
+        "light", "two paths of depthwise separable convolutions, for CPUs (Poudel et al. 2019)", light, plain=False
+    ),
 }
+
+
+def require_possible(network: NetworkPlan) -> None:
+    """Raise PlanError for an unknown network, or one that can't be what its plan says."""
+    kind = architecture(network.name)
+    if len(network.features) < 2:
+        raise PlanError(f"A network has at least two stages, but features is {list(network.features)}. Give two.")
+    if network.attention != "none" and not kind.plain:
+        able = ", ".join(name for name, one in ARCHITECTURES.items() if one.plain)
+        raise PlanError(
+            f"'{network.name}' has no stages of plain convolutions that could end with network.attention="
+            f"{network.attention}. Leave that out, or choose one of: {able}."
+        )
 
 
 def architecture(name: str) -> Architecture:

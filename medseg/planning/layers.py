@@ -18,10 +18,11 @@ from medseg.planning.plan import NetworkPlan
 
 
 @lru_cache(maxsize=10_000)
-def _sizes(step: Triple, multiple: Triple, patch: Triple) -> Triple:
+def _sizes(step: Triple, window: Triple | None, patch: Triple) -> Triple:
     # The planner asks for the same grids over and over.
-    padded = [math.ceil(n / m) * m for n, m in zip(patch, multiple, strict=True)]
-    z, y, x = (math.ceil(n / s) for n, s in zip(padded, step, strict=True))
+    z, y, x = (math.ceil(n / s) for n, s in zip(patch, step, strict=True))
+    if window is not None:
+        z, y, x = (math.ceil(n / min(n, w)) * min(n, w) for n, w in zip((z, y, x), window, strict=True))
     return z, y, x
 
 
@@ -31,12 +32,12 @@ class Grid:
 
     step: Triple = (1, 1, 1)
     """Voxels of the patch from one of the map to the next."""
-    multiple: Triple = (1, 1, 1)
-    """The patch is padded up to a multiple of this before the map is made."""
+    window: Triple | None = None
+    """The map is cut into windows of this size (or its own size, where that is smaller), and padded to fill them."""
 
     def sizes(self, patch: Triple) -> Triple:
         """(z, y, x) of the map for a patch."""
-        return _sizes(self.step, self.multiple, patch)
+        return _sizes(self.step, self.window, patch)
 
     def voxels(self, patch: Triple) -> int:
         """Voxels of the map for a patch."""
@@ -45,7 +46,7 @@ class Grid:
     def coarser(self, step: Triple) -> Grid:
         """The grid after striding on."""
         z, y, x = (old * new for old, new in zip(self.step, step, strict=True))
-        return Grid((z, y, x), self.multiple)
+        return Grid((z, y, x))
 
 
 class Part(Protocol):
@@ -98,6 +99,9 @@ class Layer:
     """Whether it gives logits."""
     pooled: bool = False
     """Whether its output is one number per channel."""
+    worked: Grid | None = None
+    """Where its taps are multiplied, if not at the output: of a transposed convolution with overlapping taps its
+    input."""
     table: int = 0
     """Trainable numbers beside these, such as positions."""
 
@@ -106,7 +110,8 @@ class Layer:
         return (self.weights * self.inputs + self.vectors) * self.outputs + self.table
 
     def multiplications(self, patch: Triple) -> int:
-        return self.taps * self.inputs * self.outputs * self._voxels(patch)
+        voxels = self._voxels(patch) if self.worked is None else self.worked.voxels(patch)
+        return self.taps * self.inputs * self.outputs * voxels
 
     def elements(self, patch: Triple) -> int:
         return self.outputs * self._voxels(patch) if self.counted else 0
@@ -128,16 +133,15 @@ class Attention:
     """The two products of attention, tokens x keys, without the linear maps around them (those are Layers)."""
 
     grid: Grid
-    """Of the tokens."""
+    """Of the tokens. Where it has windows each token looks at its own window."""
     channels: int
     heads: int
     keys: Grid | None = None
-    """What each token looks at; None: all tokens of its own grid."""
-    window: Triple | None = None
-    """Instead: the tokens of its own window; the grid is padded to a multiple of it, and where the grid is smaller the
-    window is."""
+    """What each token looks at instead; None: all tokens of its own grid, or window."""
     table: int = 0
     """Trainable numbers of a bias by position."""
+    kept: int = 0
+    """Maps of the tokens that the backward pass needs."""
     scores_kept: int = 0
     """Matrices tokens x keys x heads that the backward pass needs: none where the products are fused."""
     head: bool = False
@@ -153,15 +157,14 @@ class Attention:
         return self.scores_kept * self.heads * self._pairs(patch)
 
     def saved(self, patch: Triple) -> int:
-        return self.scores_kept * self.heads * self._pairs(patch)
+        return self.kept * self.channels * self.grid.voxels(patch) + self.elements(patch)
 
     def _pairs(self, patch: Triple) -> int:
-        sizes = self.grid.sizes(patch)
-        if self.window is None:
-            return math.prod(sizes) * (self.keys or self.grid).voxels(patch)
-        window = [min(n, w) for n, w in zip(sizes, self.window, strict=True)]
-        padded = (math.ceil(n / w) * w for n, w in zip(sizes, window, strict=True))
-        return math.prod(padded) * math.prod(window)
+        keys = self.keys or self.grid
+        seen = keys.sizes(patch)
+        if self.keys is None and self.grid.window is not None:
+            seen = tuple(min(n, w) for n, w in zip(seen, self.grid.window, strict=True))
+        return self.grid.voxels(patch) * math.prod(seen)
 
 
 Parts = Iterable[Part]

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from medseg.documents import Record
 from medseg.errors import SettingsError
-from medseg.planning.architectures import architecture
+from medseg.planning.architectures import require_possible
 from medseg.planning.plan import ConfigurationPlan, Plan, TrainingPlan
 from medseg.settings import build, read_value, require_known, setting_names
 
@@ -52,7 +52,7 @@ def override_plan(plan: Plan, configuration: str | None, words: Mapping[str, str
             raise SettingsError("network.features and network.base_features set the same thing. Leave one out.")
         for_network["network.features"] = _features_in_proportion(configured, words[_BASE_FEATURES])
     changed = _apply(ConfigurationPlan, configured, for_network)
-    architecture(changed.network.name)
+    require_possible(changed.network)
     reasons = dict(plan.reasons)
     reasons |= {f"configurations.{name}.{key}": f"set by the user: {key}={text}" for key, text in for_network.items()}
     reasons |= {f"training.{key}": f"set by the user: {key}={text}" for key, text in for_training.items()}

@@ -23,6 +23,9 @@ ConfigurationName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]
 """2d, 3d_fullres, 3d_lowres or 3d_cascade_fullres; imported models may have others."""
 
 
+AttentionName = Literal["none", "se", "cbam"]
+
+
 class NetworkPlan(Record):
     """The network's topology; the first stage is the finest."""
 
@@ -40,6 +43,8 @@ class NetworkPlan(Record):
     """Convolutions per decoder stage, from the coarsest to the finest."""
     deep_supervision: bool = True
     """A prediction head on every decoder stage, used in training only."""
+    attention: AttentionName = "none"
+    """Behind every stage of plain convolutions: se (squeeze-and-excitation) or cbam (convolutional block attention)."""
 
     @model_validator(mode="after")
     def _same_depth(self) -> Self:

@@ -132,6 +132,7 @@ def configuration_reasons(
         "network.kernels": "1 across an axis while it is at least 2 times coarser than the finest, then 3",
         "network.encoder_convolutions": "nnU-Net's number for this network",
         "network.decoder_convolutions": "nnU-Net's number for this network",
+        "network.attention": "none is needed; se or cbam may be tried",
         "network.deep_supervision": "coarser stages learn from the labels directly (nnU-Net's rule)",
     }
     return {f"configurations.{name}.{key}": reason for key, reason in reasons.items()}

@@ -77,7 +77,8 @@ class TestEveryNetwork:
         assert torch.allclose(new(grey.expand(-1, len(channels), -1, -1, -1)), same, atol=1e-4)
 
     def test_a_shallower_or_deeper_network_shares_the_fine_stages(self, name):
-        for features in ((4, 6), (4, 6, 8, 10)):
+        # The light network of two stages begins at another resolution.
+        for features in ((4, 6, 8, 10),) if name == "light" else ((4, 6), (4, 6, 8, 10)):
             _, _, found = moved(name, MR, features=features)
             of = {
                 key: found.fates[key]
@@ -85,12 +86,17 @@ class TestEveryNetwork:
                 if key.startswith(("encoder.stages.0.", "encoder.stages.1."))
             }
             assert set(of.values()) == {"copied"}
+            if name == "unetpp":
+                fine = {fate for key, fate in found.fates.items() if key.startswith("decoder.nodes.x_0_1.")}
+                assert fine == {"copied"}
+            if name in ("unetpp", "segformer", "deeplab", "light"):
+                continue  # whose decoder depends on its depth as a whole
             finest = f"decoder.stages.{len(features) - 2}."
             assert {fate for key, fate in found.fates.items() if key.startswith(finest)} == {"copied"}
             assert found.fates[f"decoder.heads.{len(features) - 2}.weight"] == "copied"
 
     def test_nothing_is_taken_of_a_network_with_other_widths(self, name):
-        _, _, found = moved(name, MR, features=(5, 7, 9))
+        _, _, found = moved(name, MR, features=(32, 48, 64))
         assert set(found.fates.values()) == {"new"}
         assert not found.fits
         assert not found.frozen_encoder()
@@ -113,3 +119,20 @@ def test_biases_and_norms_are_not_taken_without_their_convolution():
     _, _, found = moved("unet", MR, kernels=((1, 3, 3),) * 3)
     taken = [key for key, fate in found.fates.items() if fate == "copied"]
     assert all(key.startswith(("decoder.transposed.", "decoder.heads.")) for key in taken)
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted", "shared"),
+    [
+        ("unet", "attention_unet", ""),
+        ("attention_unet", "unetpp", ""),
+        ("unet", "transunet", "stages."),
+        ("residual_unet", "deeplab", ""),
+    ],
+)
+def test_networks_with_the_same_encoder_begin_with_each_others(source, wanted, shared):
+    old, new = network_of(1, MR, source), network_of(2, MR, wanted)
+    found = transfer(old.state_dict(), MR, new.state_dict(), MR)
+    encoder = {key: fate for key, fate in found.fates.items() if key.startswith(f"encoder.{shared}")}
+    assert set(encoder.values()) == {"copied"}
+    assert set(encoder) <= set(found.frozen_encoder())
