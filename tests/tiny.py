@@ -13,6 +13,8 @@ from medseg.cases.labels import Label, LabelTable
 from medseg.images.formats import write_image, write_labels
 from medseg.images.volume import Volume
 from medseg.planning.plan import ChannelPlan, ConfigurationPlan, Machine, NetworkPlan, Plan, TrainingPlan
+from medseg.preprocessing.grid import Grid
+from medseg.preprocessing.store import PreparedRecord, sample_locations
 from medseg.training.recipe import Recipe, settle_optimizer
 from medseg.training.schedule import Part, Watch, planned_stretch
 
@@ -140,3 +142,35 @@ def asymmetric_labels(shape: tuple[int, int, int] = (8, 12, 10)) -> np.ndarray:
     labels[2:4, 8:10, 6:9] = 2
     labels[1, 2, 8] = 2
     return labels
+
+
+def write_prepared(folder: Path, name: str, labels: np.ndarray, table: LabelTable, image: np.ndarray | None = None):
+    """A prepared Case; by default its image holds each voxel's own number, so that a patch tells where it came from."""
+    shape = labels.shape
+    place = folder / name
+    place.mkdir()
+    if image is None:
+        image = np.stack([np.arange(1, labels.size + 1).reshape(shape), np.full(shape, ord(name[0]))])
+    np.save(place / "image.npy", image.astype(np.float32))
+    np.save(place / "labels.npy", labels)
+    np.save(place / "locations.npy", sample_locations(labels, table, name))
+    grid = Grid(
+        file_shape=shape,
+        permutation=(0, 1, 2),
+        flips=(False, False, False),
+        crop_lower=(0, 0, 0),
+        cropped_shape=shape,
+        cropped_spacing=(1, 1, 1),
+        prepared_shape=shape,
+        prepared_spacing=(1, 1, 1),
+    )
+    PreparedRecord(
+        name=name,
+        files=(),
+        voxel_hash="",
+        shaping="0",
+        grid=grid,
+        label_voxels=tuple(int(n) for n in np.bincount(labels.ravel(), minlength=len(table.known_values))),
+        targets=len(table.targets),
+        ignores=table.ignore is not None,
+    ).save(place / "case.json")

@@ -152,6 +152,21 @@ class AugmentationPlan(Record):
     """In a cascade: the previous configuration's labels get mistakes, such as a missing part."""
 
 
+class SamplingPlan(Record):
+    """Where patches come from, beyond nnU-Net's rule; everything is off by default."""
+
+    balanced: bool = False
+    """For patches centred on a structure, draw the structure first and then a case that holds it."""
+    size_aware: bool = False
+    """Draw small structures more often (by 1 / square root of volume), and each of their components alike."""
+    copy_paste: float = Field(default=0.0, ge=0, le=1)
+    """Share of the patches into which a component of one of the ``rare`` structures is copied from another case."""
+    rare: tuple[str, ...] = ()
+    """Structures (or regions) that are copied; by default all."""
+    hard_patches: float = Field(default=0.0, ge=0, le=1)
+    """Share of the patches that are taken again from where the network did worst in the last 100 iterations."""
+
+
 class TrainingPlan(Record):
     """The training recipe, shared by all configurations."""
 
@@ -169,6 +184,7 @@ class TrainingPlan(Record):
     (over cases that hold it), log (smoothed), effective (number of samples), or none: all alike."""
     foreground_share: float = Field(default=0.33, ge=0, le=1)
     """Share of a batch whose patches are centred on a random structure."""
+    sampling: SamplingPlan = SamplingPlan()
     gradient_clip: PositiveFloat = 12.0
     """Largest norm of the gradient."""
     mirror_axes: tuple[Literal[0, 1, 2], ...] = (0, 1, 2)

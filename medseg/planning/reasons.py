@@ -24,6 +24,11 @@ _RECIPE = {
     "loss": "Dice for overlap, cross-entropy for smooth gradients (nnU-Net's loss)",
     "class_weights": "Dice minds small structures already (nnU-Net weighs all voxels alike)",
     "foreground_share": "small structures must be seen often enough (nnU-Net's share)",
+    "sampling.balanced": "nnU-Net's rule: a case, then a structure in it",
+    "sampling.size_aware": "nnU-Net's rule: every structure of a case alike, every voxel of it alike",
+    "sampling.copy_paste": "nothing is copied between cases",
+    "sampling.rare": "no structure is that small",
+    "sampling.hard_patches": "no patch is preferred for its error (nnU-Net's rule)",
     "gradient_clip": "nnU-Net's limit; guards against single bad batches",
     "seed": "any number; everything random follows from it",
 }

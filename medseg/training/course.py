@@ -5,11 +5,13 @@ Knows nothing of networks or files.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import fmean
 from typing import Self
 
 from medseg.documents import Record
 from medseg.training.loop import Step
+from medseg.training.mining import Mined, Origin
 from medseg.training.plateau import has_plateaued
 from medseg.training.schedule import Schedule, Stretch
 
@@ -48,17 +50,23 @@ class Course(Record):
     """Moving average of the training patches' Dice."""
     checks: tuple[Check, ...] = ()
     """Scores of held-out Cases on the way."""
+    mined: Mined = Mined()
+    """Patches on which the network did badly, where they are looked for."""
     decays: tuple[Stretch, ...] = ()
     """Early decays that plateaus of these scores have led to."""
 
-    def after(self, step: Step, check: Check | None) -> Self:
-        """The course with one more step, and with the scores of the held-out Cases where they were just predicted."""
+    def after(self, step: Step, check: Check | None, origins: Sequence[Origin] = ()) -> Self:
+        """The course with one more step, and with the scores of the held-out Cases where they were just predicted.
+
+        ``origins`` are those of the step's patches, where hard ones are looked for.
+        """
         return self.model_copy(
             update={
                 "iteration": step.iteration,
                 "loss": _average(self.loss, step.loss),
                 "dice": _average(self.dice, step.dice),
                 "checks": (*self.checks, check) if check else self.checks,
+                "mined": self.mined.after(step.iteration, step.errors, origins) if step.errors else self.mined,
             }
         )
 

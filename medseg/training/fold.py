@@ -6,7 +6,7 @@ are scored afterwards (``medseg.training.validation``).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from medseg.progress import Progress
 from medseg.training.checkpoint import Course, forget_leftovers, load_newest, restore, save_checkpoint
 from medseg.training.loop import Step, train
 from medseg.training.losses import build_loss
+from medseg.training.mining import ROUND
 from medseg.training.patches import PatchDataset, make_loader
 from medseg.training.recipe import Recipe, build_optimizer
 from medseg.training.recorder import Recorder
@@ -77,11 +78,11 @@ def train_fold(
 
     schedule = Schedule(recipe.parts, course.decays)
     recorder = Recorder(folder, course, schedule, save, progress, save_every_seconds, tracker)
-    steps = AfterStep(course, schedule, Watcher(fabric, network, prepared, recipe), recorder, progress)
+    patches = PatchDataset(prepared, recipe.training_cases, recipe, fabric.global_rank, fabric.world_size)
+    steps = AfterStep(course, schedule, Watcher(fabric, network, prepared, recipe), recorder, progress, patches)
     progress.start("Training", schedule.end)
     progress.advance(course.iteration)
-    patches = PatchDataset(prepared, recipe.training_cases, recipe, fabric.global_rank, fabric.world_size)
-    batches = make_loader(patches, course.iteration, recipe.iterations, workers)
+    batches = _batches(patches, steps, recipe, workers)
     loss = new_loss(recipe)
     train(fabric, recipe, module, loss, wrapped, schedule, batches, course.iteration, steps, patches.cases_of)
     progress.finish()
@@ -91,13 +92,32 @@ def train_fold(
     return Trained(network, steps.course, steps.watcher.seconds)
 
 
+def _batches(patches: PatchDataset, steps: AfterStep, recipe: Recipe, workers: int) -> Iterable[tuple[Tensor, Tensor]]:
+    """All batches from where the course stands; hard patches are the same ones within a round, which is read ahead."""
+    first, end = steps.course.iteration, recipe.iterations
+    if not recipe.training.sampling.hard_patches:
+        yield from make_loader(patches, first, end, workers)
+        return
+    while first < end:
+        patches.hard = steps.course.mined.hard
+        stop = min(end, (first // ROUND + 1) * ROUND)
+        yield from make_loader(patches, first, stop, workers)
+        first = stop
+
+
 class AfterStep:
     """What follows every step: a look at the held-out Cases when it is due, a decision, a record."""
 
     def __init__(
-        self, course: Course, schedule: Schedule, watcher: Watcher, recorder: Recorder, progress: Progress
+        self,
+        course: Course,
+        schedule: Schedule,
+        watcher: Watcher,
+        recorder: Recorder,
+        progress: Progress,
+        patches: PatchDataset,
     ) -> None:
-        self.course, self.watcher = course, watcher
+        self.course, self.watcher, self._patches = course, watcher, patches
         self._schedule, self._recorder, self._progress = schedule, recorder, progress
 
     def __call__(self, step: Step) -> None:
@@ -105,7 +125,8 @@ class AfterStep:
         part, check = self._schedule.part_of(step.iteration), None
         if part.watch is not None and self._schedule.is_check(step.iteration):
             check = self.watcher.check(part.watch, step.iteration)
-        self.course = self.course.after(step, check)
+        origins = [self._patches.origin(step.iteration - 1, sample) for sample in range(len(step.errors))]
+        self.course = self.course.after(step, check, origins)
         if check is not None:
             self._judge()
         self._recorder.record(step, self.course)

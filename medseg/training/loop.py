@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from medseg.errors import MedsegError
 from medseg.training.augment import augment_batch
 from medseg.training.dice import patch_dice
+from medseg.training.mining import errors_of
 from medseg.training.recipe import Recipe
 from medseg.training.schedule import Schedule
 
@@ -30,6 +31,8 @@ class Step:
     dice: float | None
     """Foreground Dice of the training patches at full resolution; None where a batch holds no structure."""
     learning_rate: float
+    errors: tuple[float, ...] = ()
+    """1 - Dice of every patch of the whole batch, where hard patches are looked for."""
 
 
 def train(
@@ -82,7 +85,21 @@ def train(
             raise _no_number("gradient", norm, iteration, cases_of)
         optimizer.step()
         finest = logits[0] if isinstance(logits, list | tuple) else logits
-        after_step(Step(iteration + 1, loss.item(), patch_dice(finest.detach(), labels, recipe.labels), rate))
+        errors = _errors(fabric, finest.detach(), labels, recipe) if plan.sampling.hard_patches else ()
+        after_step(Step(iteration + 1, loss.item(), patch_dice(finest.detach(), labels, recipe.labels), rate, errors))
+
+
+def _errors(fabric: lightning_fabric.Fabric, logits: Tensor, labels: Tensor, recipe: Recipe) -> tuple[float, ...]:
+    """Of every patch of the whole batch, in its order: ranks have slices of it, perhaps of different lengths."""
+    own = errors_of(logits, labels, recipe.labels).tolist()
+    if fabric.world_size == 1:
+        return tuple(own)
+    batch, world, rank = recipe.configuration.batch_size, fabric.world_size, fabric.global_rank
+    whole = torch.zeros(batch, dtype=torch.float64)
+    whole[rank * batch // world : (rank + 1) * batch // world] = torch.tensor(own, dtype=torch.float64)
+    summed = fabric.all_reduce(fabric.to_device(whole.float()), reduce_op="sum")
+    assert isinstance(summed, Tensor)
+    return tuple(summed.tolist())
 
 
 def _no_number(what: str, value: Tensor, iteration: int, cases_of: Callable[[int], str]) -> MedsegError:

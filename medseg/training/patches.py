@@ -1,4 +1,4 @@
-"""Random training patches from prepared Cases: which follows from (seed, iteration, sample) alone.
+"""Random training patches from prepared Cases: which follows from (seed, iteration, sample) alone, or is a hard one.
 
 Knows nothing of augmentation beyond how much larger than the patch it wants its input. A run can therefore be resumed
 at any iteration and gives the same batches with any number of workers or ranks. Rules: nnU-Net's data loader (Isensee
@@ -7,10 +7,8 @@ et al. 2021).
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,14 +18,16 @@ from torch.utils.data import DataLoader, Dataset
 
 from medseg.arrays import Triple
 from medseg.errors import PlanError
-from medseg.preprocessing.store import PreparedCase, open_prepared
+from medseg.preprocessing.store import PreparedCase
 from medseg.training.augmentation_spatial import initial_patch_size
+from medseg.training.copy_paste import CopyPaste
+from medseg.training.mining import Origin
+from medseg.training.open_cases import OpenCases
 from medseg.training.recipe import Recipe
+from medseg.training.sampling import Sampler
 
-_MOST_OPEN = 128
-"""Cases kept open; each holds three of the 1024 files that a process may usually have open."""
-_STREAM = 0
-"""Keeps these random numbers apart from those of augmentation."""
+_STREAM, _HARD_STREAM, _PASTE_STREAM = 0, 3, 4
+"""Keep these random numbers apart from one another and from those of augmentation."""
 
 
 class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
@@ -40,7 +40,8 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
     in the Case or, where the labels have an ignore value, around a random annotated voxel. A patch stays inside the
     Case as far as it fits; the margin read for rotation, and a Case smaller than the patch, are filled with 0. Labels
     are background there, or ignored where that is possible (nnU-Net: always background). Rank r of n takes its slice of
-    the batch. Raises PlanError when there is no Case, or less than one patch for each rank.
+    the batch. The Plan's sampling changes which Cases and targets are drawn, and may copy components between Cases.
+    Raises PlanError when there is no Case, or less than one patch for each rank.
     """
 
     def __init__(
@@ -59,15 +60,19 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
                 f"A batch of {configuration.batch_size} can not be shared by {world} processes. "
                 f"Set batch_size to {world} or more, or use fewer devices."
             )
-        self.folder, self.cases, self.is_cascade = folder, tuple(cases), recipe.is_cascade
+        self.cases = tuple(cases)
         self.patch = configuration.patch_size
         self.initial = initial_patch_size(configuration, training.augmentation)
         self.outside = recipe.labels.outside_index
-        self.seed = training.seed
+        self.seed, self.plan = training.seed, training.sampling
+        self.open = OpenCases(folder, recipe.labels, recipe.is_cascade)
+        self.sampler = Sampler(folder, cases, recipe.labels, training.sampling)
+        self.copy_paste = CopyPaste(training.sampling, recipe.labels, self.sampler, self.open, self.patch, self.initial)
+        self.hard: tuple[Origin, ...] = ()
+        """Patches to be seen again; set by whoever trains, before the batches of a round are read."""
         batch = configuration.batch_size
         self.first_forced = round(batch * (1 - training.foreground_share))
         self.samples = range(rank * batch // world, (rank + 1) * batch // world)
-        self._open: OrderedDict[str, PreparedCase] = OrderedDict()
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """The batch of one iteration."""
@@ -80,29 +85,40 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
 
     def cases_of(self, iteration: int) -> str:
         """The names of the Cases in one iteration's batch, for messages."""
-        return ", ".join(self._case_and_random(iteration, sample)[0] for sample in self.samples)
+        return ", ".join(self._place(*self.origin(iteration, sample))[0] for sample in self.samples)
 
-    def _case_and_random(self, iteration: int, sample: int) -> tuple[str, np.random.Generator]:
-        sequence = np.random.SeedSequence(self.seed, spawn_key=(_STREAM, iteration, sample))
-        random = np.random.Generator(np.random.Philox(sequence))
-        return self.cases[random.integers(len(self.cases))], random
+    def origin(self, iteration: int, sample: int) -> Origin:
+        """From which (iteration, sample) a patch's place follows: its own, or that of a hard patch seen again."""
+        if self.hard:
+            random = self._stream(_HARD_STREAM, iteration, sample)
+            if random.random() < self.plan.hard_patches:
+                return self.hard[random.integers(len(self.hard))]
+        return iteration, sample
+
+    def _stream(self, stream: int, iteration: int, sample: int) -> np.random.Generator:
+        sequence = np.random.SeedSequence(self.seed, spawn_key=(stream, iteration, sample))
+        return np.random.Generator(np.random.Philox(sequence))
+
+    def _place(self, iteration: int, sample: int) -> tuple[str, Triple]:
+        """The Case and the lowest voxel (z, y, x) of a patch."""
+        random, forced = self._stream(_STREAM, iteration, sample), sample >= self.first_forced
+        name, target = self.sampler.draw_case(random, forced)
+        return name, self._corner(self.open.case(name), forced, target, random)
 
     def _sample(self, iteration: int, sample: int) -> tuple[NDArray[np.float32], NDArray[np.unsignedinteger]]:
-        name, random = self._case_and_random(iteration, sample)
-        case = self._opened(name)
-        corner = self._corner(case, sample >= self.first_forced, random)
+        name, corner = self._place(*self.origin(iteration, sample))
+        case = self.open.case(name)
         margin = tuple((i - p) // 2 for i, p in zip(self.initial, self.patch, strict=True))
         start = (corner[0] - margin[0], corner[1] - margin[1], corner[2] - margin[2])
-        labels = cut(case.labels, start, self.initial, self.outside)
-        if case.previous is not None:
-            labels = np.stack([labels, cut(case.previous, start, self.initial)])
-        return cut(case.image, start, self.initial), labels
+        image, labels = cut(case.image, start, self.initial), cut(case.labels, start, self.initial, self.outside)
+        previous = None if case.previous is None else cut(case.previous, start, self.initial)
+        if self.plan.copy_paste:
+            self.copy_paste(image, labels, previous, self._stream(_PASTE_STREAM, iteration, sample))
+        return image, labels if previous is None else np.stack([labels, previous])
 
-    def _corner(self, case: PreparedCase, forced: bool, random: np.random.Generator) -> Triple:
+    def _corner(self, case: PreparedCase, forced: bool, target: int | None, random: np.random.Generator) -> Triple:
         """The lowest voxel (z, y, x) of the patch; a patch larger than the Case is centred on it."""
-        present = [places for places in case.locations if len(places)]
-        places = present[random.integers(len(present))] if forced and present else case.annotated
-        voxel = places[random.integers(len(places))] if places is not None and len(places) else None
+        voxel = self._centre(case, forced, target, random)
         corner = []
         for axis, (size, patch) in enumerate(zip(case.labels.shape, self.patch, strict=True)):
             room = size - patch
@@ -114,18 +130,19 @@ class PatchDataset(Dataset[tuple[Tensor, Tensor]]):
                 corner.append(min(max(int(voxel[axis]) - patch // 2, 0), room))
         return corner[0], corner[1], corner[2]
 
-    def _opened(self, name: str) -> PreparedCase:
-        """The Case, kept open for the next time; the one unused for longest is closed when there are too many."""
-        if name not in self._open:
-            self._open[name] = open_prepared(self.folder, name, self.is_cascade)
-            if len(self._open) > _MOST_OPEN:
-                self._open.popitem(last=False)
-        self._open.move_to_end(name)
-        return self._open[name]
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Open files do not travel to a worker.
-        return {**self.__dict__, "_open": OrderedDict()}
+    def _centre(
+        self, case: PreparedCase, forced: bool, target: int | None, random: np.random.Generator
+    ) -> NDArray[np.int32] | None:
+        """The voxel around which the patch lies; None for anywhere."""
+        present = [number for number, places in enumerate(case.locations) if len(places)]
+        places = case.annotated
+        if forced and present:
+            target = self.sampler.draw_target(present, random) if target is None else target
+            places = case.locations[target]
+            if self.plan.size_aware:
+                parts = self.open.components(case.name, target)
+                places = parts[random.integers(len(parts))].places
+        return places[random.integers(len(places))] if places is not None and len(places) else None
 
 
 def cut(array: np.ndarray, start: Triple, size: Triple, outside: int = 0) -> np.ndarray:

@@ -100,7 +100,7 @@ def right_logits(labels, table, size=8.0):
 
 @pytest.mark.parametrize("name", list(LOSSES))
 @pytest.mark.parametrize(
-    ("table", "batch_dice"), zip(TABLES.values(), (False, True, True, False), strict=True), ids=list(TABLES)
+    ("table", "batch_dice"), list(zip(TABLES.values(), (False, True, True, False), strict=True)), ids=list(TABLES)
 )
 class TestEveryLoss:
     def test_falls_when_the_right_target_grows(self, name, batch_dice, table):

@@ -11,12 +11,13 @@ import torch
 from medseg.cases.labels import Label, LabelTable
 from medseg.errors import PlanError
 from medseg.planning.plan import AugmentationPlan, ConfigurationPlan, NetworkPlan, OptimizerPlan, TrainingPlan
-from medseg.preprocessing.grid import Grid
 from medseg.preprocessing.store import PreparedRecord, sample_locations
 from medseg.training.augmentation_spatial import initial_patch_size
 from medseg.training.patches import PatchDataset, cut, make_loader
 from medseg.training.recipe import Recipe
 from medseg.training.schedule import Part, Stretch
+
+from tiny import write_prepared
 
 TABLE = LabelTable(labels=tuple(Label(name=f"structure {value}", value=value) for value in (1, 2, 3)))
 STILL = AugmentationPlan(rotation=False, scaling=False)
@@ -66,39 +67,14 @@ def a_recipe(cases=("a", "b"), augmentation=STILL, seed=1, foreground_share=0.33
     )
 
 
-def write_prepared(folder, name, labels):
-    """A prepared Case whose image holds each voxel's own number, so that a patch tells where it came from."""
-    shape = labels.shape
-    place = folder / name
-    place.mkdir()
-    image = np.stack([np.arange(1, labels.size + 1).reshape(shape), np.full(shape, ord(name[0]))]).astype(np.float32)
-    np.save(place / "image.npy", image)
-    np.save(place / "labels.npy", labels)
-    np.save(place / "locations.npy", sample_locations(labels, TABLE, name))
-    grid = Grid(
-        file_shape=shape,
-        permutation=(0, 1, 2),
-        flips=(False, False, False),
-        crop_lower=(0, 0, 0),
-        cropped_shape=shape,
-        cropped_spacing=(1, 1, 1),
-        prepared_shape=shape,
-        prepared_spacing=(1, 1, 1),
-    )
-    counts = tuple(int(n) for n in np.bincount(labels.ravel(), minlength=4))
-    PreparedRecord(
-        name=name, files=(), voxel_hash="", shaping="0", grid=grid, label_voxels=counts, targets=3, ignores=False
-    ).save(place / "case.json")
-
-
 @pytest.fixture
 def prepared(tmp_path):
     """Case a holds one voxel each of structures 1 and 3; case b none."""
     labels = np.zeros((20, 24, 16), np.uint8)
     labels[0, 12, 15] = 1
     labels[10, 20, 3] = 3
-    write_prepared(tmp_path, "a", labels)
-    write_prepared(tmp_path, "b", np.zeros((6, 30, 16), np.uint8))
+    write_prepared(tmp_path, "a", labels, TABLE)
+    write_prepared(tmp_path, "b", np.zeros((6, 30, 16), np.uint8), TABLE)
     return tmp_path
 
 
@@ -254,11 +230,11 @@ def test_a_pickled_dataset_opens_its_cases_anew(prepared):
 
 
 def test_only_so_many_cases_stay_open(prepared, monkeypatch):
-    monkeypatch.setattr("medseg.training.patches._MOST_OPEN", 1)
+    monkeypatch.setattr("medseg.training.open_cases.MOST_OPEN", 1)
     dataset = PatchDataset(prepared, ["a", "b"], a_recipe())
     for i in range(5):
         dataset[i]
-    assert len(dataset._open) == 1
+    assert len(dataset.open) == 1
 
 
 @pytest.mark.parametrize("start", [(-9, 0, 0), (-3, -2, 5), (2, 3, 4), (4, 9, 9), (0, -1, 30)])
