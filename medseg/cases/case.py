@@ -15,7 +15,7 @@ import numpy as np
 from medseg.cases.labels import LabelTable
 from medseg.cases.laterality import named_by_side
 from medseg.errors import Complaint, DatasetError, GeometryError
-from medseg.images.formats import can_tell_orientation, read_image, read_labels_for
+from medseg.images.formats import can_tell_orientation, peek_image, read_image, read_labels_for
 from medseg.images.volume import Volume, require_same_grid
 
 
@@ -58,6 +58,16 @@ def read_case_image(case: Case, channels: int) -> Volume:
             f"but the dataset has {channels}. Add the missing file, or leave the case out."
         )
     return replace(volumes[0], array=array, remarks=tuple(x for volume in volumes for x in volume.remarks))
+
+
+def peek_case_image(case: Case) -> Volume:
+    """Size and place of the Case's image by the headers alone, with zeros that take no memory for voxels.
+
+    Raises DatasetError for a header that can't be read; the voxels, and whether the files fit, are not looked at.
+    """
+    volumes = [peek_image(path) for path in case.images]
+    shape = (sum(len(volume.array) for volume in volumes), *volumes[0].shape)
+    return replace(volumes[0], array=np.broadcast_to(np.float32(0), shape))
 
 
 def read_case_labels(case: Case, table: LabelTable, image: Volume) -> Volume:

@@ -91,6 +91,8 @@ class Bar:
                 _Speed(),
                 TextColumn("{task.fields[shown]}"),
                 console=self._console,
+                # What is said meanwhile stands above the bar; where stdout is a pipe, it must not end up on stderr.
+                redirect_stdout=sys.stdout.isatty(),
             )
             self._task = self._bar.add_task(title, total=total, shown="")
             self._bar.start()

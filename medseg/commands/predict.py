@@ -5,7 +5,6 @@ A minute on a CPU after training: ``medseg predict input=DIR output=predictions`
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +21,17 @@ from medseg.evaluation.palette import colors_of, topmost
 from medseg.evaluation.pictures import draw_comparison
 from medseg.images.formats import write_labels
 from medseg.inference.inputs import find_cases, suffix_of
+from medseg.inference.options import DEFAULT_QUALITY, Options, Quality
 from medseg.run_record import RunRecord, record_run
-from medseg.settings import Settings, build
+from medseg.settings import Bytes, Settings, build
 
 if TYPE_CHECKING:
+    import torch
+
+    from medseg.inference.memory import Memory
     from medseg.inference.model import Model, Networks
-    from medseg.inference.predict import Memory, Options, Prediction
+    from medseg.inference.pipeline import Outcome
+    from medseg.inference.predict import Prediction
 
 _PICTURES = 5
 
@@ -47,12 +51,16 @@ class PredictSettings(Settings):
     """Whose networks are averaged, such as [0,1]; all takes every fold that is trained, full the one of every case."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes a GPU where there is one."""
-    mirror: bool = True
-    """Average over mirror images as well: up to 8 times slower, a little better."""
-    step: float = Field(default=0.5, gt=0, le=1)
-    """Distance of neighbouring tiles as a share of the patch."""
+    quality: Quality | None = None
+    """fast: few tiles, no mirror images; balanced (default): more tiles; best (default with compat=): as nnU-Net."""
+    mirror: bool | None = None
+    """Average over mirror images as well (up to 8 times slower); by default as quality says."""
+    step: float | None = Field(default=None, gt=0, le=1)
+    """Distance of neighbouring tiles as a share of the patch; by default as quality says."""
     tile_batch: PositiveInt | None = None
     """Tiles that go through the network at once; by default chosen by the memory."""
+    max_memory: Bytes | None = None
+    """What the program may use in all, such as 4GB (then scores go to a file in output); by default what is free."""
     combine: Literal["probabilities", "logits"] = "probabilities"
     """What is averaged over tiles, mirror images and folds."""
     compat: Literal["nnunet"] | None = None
@@ -68,12 +76,12 @@ class PredictSettings(Settings):
 
 
 SETTINGS = (PredictSettings,)
-_DECISIVE = ("mirror", "step", "combine", "compat", "engine", "postprocess")
+_DECISIVE = ("quality", "mirror", "step", "combine", "compat", "engine", "postprocess")
 """Settings that change the labels, beside the model itself."""
 
 
 @dataclass
-class _Outcome:
+class _Outcomes:
     """What became of the cases, by name."""
 
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -88,7 +96,6 @@ def run(words: Mapping[str, str]) -> int:
         raise SettingsError("compat=nnunet says what is averaged (logits, in half precision). Leave combine= out.")
     from medseg.inference.bundle import open_model
     from medseg.inference.devices import choose_device
-    from medseg.inference.predict import Options
 
     model = open_model(settings.model)
     if settings.model is None:
@@ -98,9 +105,8 @@ def run(words: Mapping[str, str]) -> int:
     _require_apart(cases, targets)
     device = choose_device(settings.device)
     networks = model.load(settings.configuration, chosen_folds(settings.folds), device, settings.engine)
-    combine = settings.compat or settings.combine
-    options = Options(device, settings.mirror, settings.step, settings.tile_batch, combine, settings.postprocess)
-    outcome = _Outcome(failed={complaint.case: str(complaint) for complaint in complaints})
+    options = _options(settings, device)
+    outcome = _Outcomes(failed={complaint.case: str(complaint) for complaint in complaints})
     if settings.skip_existing:
         outcome.done = _earlier(settings, networks, targets)
     networks.labels.save(settings.output / "labels.yaml")
@@ -113,34 +119,60 @@ def run(words: Mapping[str, str]) -> int:
     return _conclude(settings, cases, outcome)
 
 
+def _options(settings: PredictSettings, device: torch.device) -> Options:
+    return Options.of(
+        settings.quality or ("best" if settings.compat else DEFAULT_QUALITY),
+        device,
+        settings.mirror,
+        settings.step,
+        tile_batch=settings.tile_batch,
+        combine=settings.compat or settings.combine,
+        postprocess=settings.postprocess,
+        max_memory=settings.max_memory,
+        scratch=settings.output,
+    )
+
+
 def _predict_all(
     cases: Sequence[Case],
     targets: Mapping[str, Path],
     networks: Networks,
     options: Options,
     settings: PredictSettings,
-    outcome: _Outcome,
+    outcome: _Outcomes,
 ) -> None:
+    from medseg.inference.pipeline import predict_cases
+
     waiting = [case for case in cases if case.name not in outcome.done]
+
+    def announce(case: Case, memory: Memory) -> None:
+        # Said for the first case, and again only where a case needs clearly more.
+        if memory.host + memory.device > 1.1 * outcome.largest_memory:
+            outcome.largest_memory = memory.host + memory.device
+            say(f"Case '{case.name}' needs up to about {memory} beside the program and its networks.")
+
+    def deliver(one: Outcome) -> None:
+        number, case = 1 + len(outcome.done) + len(outcome.failed) - before, one.case
+        try:
+            if isinstance(one.result, Exception):
+                raise one.result
+            remarks = _write(targets[case.name], one.result, networks.labels, settings, len(outcome.done))
+        except Exception as error:
+            # The others should not wait for a fault of ours either; alone, the case shows its whole traceback.
+            if not isinstance(error, MedsegError) and len(cases) == 1:
+                raise
+            outcome.failed[case.name] = _told(case, error)
+            say(f"{number}/{len(waiting)} {case.name}: failed")
+            return
+        seconds, file = round(one.seconds, 2), targets[case.name].name
+        outcome.done[case.name] = {"seconds": seconds, "file": file, "remarks": list(remarks)}
+        say(f"{number}/{len(waiting)} {case.name}: {seconds:.1f} s")
+        for remark in remarks:
+            say(f"    {remark}")
+
+    before = len(outcome.done) + len(outcome.failed)
     with Bar() as bar:
-        for number, case in enumerate(waiting, start=1):
-            started = time.monotonic()
-            try:
-                remarks = _predict_one(case, targets[case.name], networks, options, settings, outcome, bar)
-            except Exception as error:
-                # The others should not wait for a fault of ours either; alone, the case shows its whole traceback.
-                if not isinstance(error, MedsegError) and len(cases) == 1:
-                    raise
-                outcome.failed[case.name] = _told(case, error)
-                bar.finish()
-                say(f"{number}/{len(waiting)} {case.name}: failed")
-                continue
-            bar.finish()
-            seconds = round(time.monotonic() - started, 2)
-            outcome.done[case.name] = {"seconds": seconds, "file": targets[case.name].name, "remarks": list(remarks)}
-            say(f"{number}/{len(waiting)} {case.name}: {seconds:.1f} s")
-            for remark in remarks:
-                say(f"    {remark}")
+        predict_cases(waiting, networks, options, bar, deliver, announce)
 
 
 def _told(case: Case, error: Exception) -> str:
@@ -149,28 +181,15 @@ def _told(case: Case, error: Exception) -> str:
     return f"Case '{case.name}': {type(error).__name__}: {error}. Predict this file alone to see more."
 
 
-def _predict_one(
-    case: Case,
-    target: Path,
-    networks: Networks,
-    options: Options,
-    settings: PredictSettings,
-    outcome: _Outcome,
-    bar: Bar,
+def _write(
+    target: Path, prediction: Prediction, labels: LabelTable, settings: PredictSettings, written: int
 ) -> tuple[str, ...]:
-    from medseg.inference.predict import predict_case
-
-    def announce(memory: Memory) -> None:
-        # Said for the first case, and again only where a case needs clearly more.
-        if memory.host + memory.device > 1.1 * outcome.largest_memory:
-            outcome.largest_memory = memory.host + memory.device
-            say(f"Case '{case.name}' needs up to about {memory}.")
-
-    prediction = predict_case(case, networks, options, bar, announce)
-    write_labels(target, networks.labels.to_values(prediction.indices), prediction.image)
-    if settings.picture and len(outcome.done) < _PICTURES:
+    """Write the labels, and a picture of the first few; the remarks on both."""
+    write_labels(target, labels.to_values(prediction.indices), prediction.image)
+    if settings.picture and written < _PICTURES:
+        name = prediction.case
         try:
-            _draw(settings.output / "pictures" / f"{case.name}.png", case.name, prediction, networks.labels)
+            _draw(settings.output / "pictures" / f"{name}.png", name, prediction, labels)
         except Exception as error:  # the labels are written; a picture is no reason to call them failed
             return (*prediction.remarks, f"No picture was drawn: {type(error).__name__}: {error}")
     return prediction.remarks
@@ -219,7 +238,7 @@ def _earlier(settings: PredictSettings, networks: Networks, targets: Mapping[str
     return {name: record.facts.get("cases", {}).get(name, found) for name, found in present.items()}
 
 
-def _say_what(networks: Networks, count: int, outcome: _Outcome, options: Options) -> None:
+def _say_what(networks: Networks, count: int, outcome: _Outcomes, options: Options) -> None:
     folds = ", ".join(str(fold) for fold in networks.folds)
     flips = 2 ** len(networks.mirror_axes) if options.mirror else 1
     kept = f", {len(outcome.done)} of them done already" if outcome.done else ""
@@ -239,7 +258,7 @@ def _record(
     model: Model,
     networks: Networks,
     options: Options,
-    outcome: _Outcome,
+    outcome: _Outcomes,
 ) -> None:
     sources = {name: "words" if name in words else "default" for name in PredictSettings.model_fields}
     facts = {
@@ -249,6 +268,8 @@ def _record(
         "folds": list(networks.folds),
         "averaged_with": {other.name: list(other.folds) for other in networks.beside},
         "device": str(options.device),
+        "mirror": options.mirror,
+        "step": options.step,
         "estimated_memory_bytes": outcome.largest_memory,
         "cases": outcome.done,
         "failed": outcome.failed,
@@ -256,7 +277,7 @@ def _record(
     record_run(settings.output / "run.json", "predict", words, settings.model_dump(mode="json"), sources, facts)
 
 
-def _conclude(settings: PredictSettings, cases: Sequence[Case], outcome: _Outcome) -> int:
+def _conclude(settings: PredictSettings, cases: Sequence[Case], outcome: _Outcomes) -> int:
     say(f"{len(outcome.done)} predicted, {len(outcome.failed)} failed; labels are in {settings.output}")
     files = {case.name: f"{case.name}{suffix_of(case.images[0])}" for case in cases}
     for name, sentence in sorted(outcome.failed.items()):

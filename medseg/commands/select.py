@@ -31,7 +31,7 @@ from medseg.settings import Settings, build
 if TYPE_CHECKING:
     from medseg.inference.components import ComponentRule
     from medseg.inference.model import Model, Networks
-    from medseg.inference.predict import Options
+    from medseg.inference.options import Options
     from medseg.inference.selection import Selection
 
 Candidate = tuple[str, ...]
@@ -121,7 +121,7 @@ def run(words: Mapping[str, str]) -> None:
 
 def _read_job(settings: SelectSettings) -> _Job:
     from medseg.inference.devices import choose_device
-    from medseg.inference.predict import Options
+    from medseg.inference.options import Options
 
     held_out = read_held_out(chosen_workspace(settings.workspace), settings.configurations)
     return _Job(held_out, Options(choose_device(settings.device)))

@@ -18,6 +18,7 @@ from medseg.errors import SettingsError
 from medseg.evaluation.scores import as_rows, score_case, summarise, write_csv
 from medseg.files import folder_written_whole
 from medseg.images.formats import write_labels
+from medseg.inference.options import DEFAULT_QUALITY, Options, Quality
 from medseg.run_record import record_run
 from medseg.settings import Settings, build
 
@@ -31,6 +32,8 @@ class TestSettings(Settings):
     """A bundle or a workspace to score; by default the workspace itself."""
     configuration: str | None = None
     """2d, 3d_fullres, ...; by default what 'medseg select' has chosen, or the plan's own choice."""
+    quality: Quality = DEFAULT_QUALITY
+    """As in 'medseg predict': fast, balanced or best."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes a GPU where there is one."""
 
@@ -50,7 +53,7 @@ def run(words: Mapping[str, str]) -> None:
         )
     from medseg.inference.bundle import open_model
     from medseg.inference.devices import choose_device
-    from medseg.inference.predict import Options, predict_case
+    from medseg.inference.predict import predict_case
     from medseg.training.validation import draw_extremes
 
     started = time.monotonic()
@@ -60,7 +63,7 @@ def run(words: Mapping[str, str]) -> None:
     labels, scored = networks.labels, []
     with folder_written_whole(workspace.test / f"look_{number}") as folder, Bar() as bar:
         for case in cases:
-            prediction = predict_case(case, networks, Options(device), bar)
+            prediction = predict_case(case, networks, Options.of(settings.quality, device), bar)
             image, truth = prediction.image, read_case_labels(case, labels, prediction.image)
             scored.append(score_case(prediction.indices, truth.array, truth.spacing, labels, case=case.name))
             write_labels(folder / "predictions" / f"{case.name}.nii.gz", labels.to_values(prediction.indices), image)

@@ -45,6 +45,17 @@ def read_image(path: Path) -> Volume:
     return _volume(values.to_image(array, path), affine, grid, path, remarks)
 
 
+def peek_image(path: Path) -> Volume:
+    """What ``read_image`` gives, by the header alone: its voxels are zeros without memory. Raises ImageFileError."""
+    reader, components = _opened(path), 1
+    sizes = [int(size) for size in reversed(reader.GetSize())]
+    if len(sizes) < 4:
+        components, sizes = reader.GetNumberOfComponents(), [*[1] * (3 - len(sizes)), *sizes]
+    shape = (components, *sizes) if len(sizes) == 3 else tuple(sizes)
+    grid = _spatial(reader)
+    return _volume(np.broadcast_to(np.float32(0), shape), _affine_of(grid), grid, path)
+
+
 def read_labels(path: Path) -> Volume:
     """The file as integers (Z, Y, X). Raises ImageFileError."""
     array, affine, grid = _read(path)
@@ -86,17 +97,11 @@ def write(path: Path, array: NDArray[Any], like: Volume) -> None:
 
 def _read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], ItkGrid]:
     """Array (C, Z, Y, X) as stored, affine, and ITK's own numbers."""
-    reader = sitk.ImageFileReader()
-    reader.SetImageIO(_engine(path))
-    reader.SetFileName(str(path))
+    reader = _opened(path)
     try:
-        reader.ReadImageInformation()
-        _require_readable(reader, path)
         image = reader.Execute()
     except RuntimeError as error:
-        raise ImageFileError(
-            "unreadable-file", f"{path} can't be read: {_reason(error)}.", "Copy or export the file again."
-        ) from None
+        raise _unreadable(path, error) from None
     array = _channels_first(image)
     grid = _spatial(image)
     affine = _affine_of(grid)
@@ -107,6 +112,25 @@ def _read(path: Path) -> tuple[NDArray[Any], NDArray[np.float64], ItkGrid]:
     if values.is_sheared(affine[:3, :3]):
         raise values.sheared(path)
     return array, affine, grid
+
+
+def _opened(path: Path) -> sitk.ImageFileReader:
+    """A reader that has read the header and found it sound."""
+    reader = sitk.ImageFileReader()
+    reader.SetImageIO(_engine(path))
+    reader.SetFileName(str(path))
+    try:
+        reader.ReadImageInformation()
+    except RuntimeError as error:
+        raise _unreadable(path, error) from None
+    _require_readable(reader, path)
+    return reader
+
+
+def _unreadable(path: Path, error: RuntimeError) -> ImageFileError:
+    return ImageFileError(
+        "unreadable-file", f"{path} can't be read: {_reason(error)}.", "Copy or export the file again."
+    )
 
 
 def _channels_first(image: sitk.Image) -> NDArray[Any]:
@@ -144,7 +168,7 @@ def _bytes_per_value(name: str) -> int:
     return int(next(bits for bits in (64, 32, 16, 8) if f"{bits}-bit" in name)) // 8
 
 
-def _spatial(image: sitk.Image) -> ItkGrid:
+def _spatial(image: sitk.Image | sitk.ImageFileReader) -> ItkGrid:
     """The three spatial axes of a 2D, 3D or 4D image; the third axis of a flat one is 1 mm along its normal."""
     dimensions = image.GetDimension()
     direction = np.eye(max(3, dimensions))

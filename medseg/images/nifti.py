@@ -67,6 +67,14 @@ def read_image(path: Path) -> Volume:
     return _volume(image, head, remarks)
 
 
+def peek_image(path: Path) -> Volume:
+    """What ``read_image`` gives, by the header alone: its voxels are zeros without memory. Raises ImageFileError."""
+    _require_one_file(path)
+    with open_stream(path) as stream:
+        head = _read_head(stream, path)
+    return _volume(np.broadcast_to(np.float32(0), head.shape), head, ())
+
+
 def read_labels(path: Path) -> Volume:
     """The file as integers (Z, Y, X). Raises ImageFileError."""
     _require_one_file(path)

@@ -19,7 +19,11 @@ from medseg.errors import SettingsError
 from medseg.images.volume import Volume
 from medseg.inference.components import apply_rules
 from medseg.inference.model import Networks
-from medseg.inference.predict import Options, predict_together
+from medseg.inference.options import Options
+from medseg.inference.passes import Accumulator
+from medseg.inference.predict import predict_together
+from medseg.inference.restore import crop_view
+from medseg.preprocessing.grid import Grid
 from medseg.progress import Progress
 
 
@@ -32,18 +36,30 @@ def predict_with_entropy(
     """
     if options.combine != "probabilities":
         raise SettingsError("Entropy needs averaged probabilities. Leave combine= and compat= out.")
-    entropy = np.zeros(image.shape, np.float32)
     members: Sequence[Networks] = (model, *model.beside)
+    found: list[EntropyOfAverage] = []
 
-    def look(rows: NDArray[np.float32], probabilities: Tensor) -> None:
-        rows[...] = entropy_of(probabilities, model.labels).cpu().numpy()
+    def accumulators(grid: Grid) -> Sequence[Accumulator]:
+        found.append(EntropyOfAverage(grid, model.labels))
+        return found
 
-    (indices,) = predict_together(
-        image, members, [range(len(members))], options, case, progress, maps=[entropy], look=look
-    )
+    (indices,) = predict_together(image, members, [range(len(members))], options, case, progress, accumulators)
     if options.postprocess and model.rules:
         indices = apply_rules(indices, model.rules, model.labels)
-    return indices, entropy
+    return indices, found[0].entropy
+
+
+class EntropyOfAverage:
+    """Entropy ``(Z, Y, X)`` in nats of the members' mean probabilities, on the file's own grid."""
+
+    def __init__(self, grid: Grid, labels: LabelTable) -> None:
+        self.entropy = np.zeros(grid.file_shape, np.float32)
+        self._crop, self._labels = crop_view(self.entropy, grid), labels
+
+    def add(self, index: int, rows: Sequence[Tensor]) -> None:
+        """Take one row of the crop box."""
+        average = (sum(rows[1:]) + rows[0]) / len(rows)
+        self._crop[index] = entropy_of(average, self._labels).cpu().numpy()
 
 
 def entropy_of(probabilities: Tensor, labels: LabelTable) -> Tensor:

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ from medseg.inference.slab import Rows
 from medseg.preprocessing.grid import Grid
 
 _Kept = TypeVar("_Kept")
+_GATHERED_AT_ONCE = 1 << 18
+"""Scores of scattered voxels that are gathered together: few enough for a processor's cache."""
 _WORTH_GATHERING = 0.25
 """Share of a row's voxels above which the whole row is interpolated: reading scattered voxels costs more each."""
 
@@ -37,13 +39,18 @@ def restore_labels(rows: Iterable[Rows], grid: Grid, decision: Decision) -> Labe
     ``rows`` hold the scores of the prepared image in ascending order, each row once.
     """
     result = np.zeros(grid.file_shape, dtype=label_dtype(decision.largest_index))
-    box = tuple(slice(low, low + size) for low, size in zip(grid.crop_lower, grid.cropped_shape, strict=True))
-    cropped = grid.orient(result)[box]  # a view: what is written there lies in the file's axes already
+    cropped = crop_view(result, grid)
     as_it_is = grid.prepared_shape == grid.cropped_shape
     finished = _as_they_are(rows, decision) if as_it_is else _resampled(rows, grid, decision)
     for index, labels in finished:
         cropped[index] = labels
     return result
+
+
+def crop_view(array: NDArray[Any], grid: Grid) -> NDArray[Any]:
+    """The crop box of an array ``(Z, Y, X)`` on the file's grid, in network axes; a view, so it can be written to."""
+    box = tuple(slice(low, low + size) for low, size in zip(grid.crop_lower, grid.cropped_shape, strict=True))
+    return grid.orient(array)[box]
 
 
 def _as_they_are(rows: Iterable[Rows], decision: Decision) -> Iterator[tuple[int, NDArray[np.integer]]]:
@@ -66,8 +73,7 @@ def restore_scores(rows: Iterable[Rows], grid: Grid) -> Iterator[Tensor]:
     sampler: _Sampler | None = None
     for _, lower, upper, weights in _between(rows, z, lambda scores: scores):
         sampler = sampler or _Sampler(y, x, lower.device)
-        scores = lower.float() if upper is lower else _mixed(lower.float(), upper.float(), *weights)
-        yield torch.stack([sampler.everywhere(one) for one in scores])
+        yield torch.stack([sampler.everywhere(one) for one in _Between(lower, upper, *weights).everywhere()])
 
 
 def _resampled(rows: Iterable[Rows], grid: Grid, decision: Decision) -> Iterator[tuple[int, NDArray[np.integer]]]:
@@ -157,13 +163,37 @@ class _Sampler:
         along_y = _mixed(scores[self.y0], scores[self._y1], self._wy0[:, None], self._wy1[:, None])
         return _mixed(along_y[:, self.x0], along_y[:, self._x1], self._wx0, self._wx1)
 
-    def at(self, scores: Tensor, y: Tensor, x: Tensor) -> Tensor:
-        """The same arithmetic at single voxels, for all classes ``(K, Y, X)``."""
-        flat, width = scores.reshape(len(scores), -1), scores.shape[-1]
+    def at(self, between: _Between, y: Tensor, x: Tensor) -> Tensor:
+        """The same arithmetic at single voxels, for all classes: ``(K, N)``."""
+        width = between.lower.shape[-1]
         top, bottom, left, right = self.y0[y] * width, self._y1[y] * width, self.x0[x], self._x1[x]
-        at_left = _mixed(flat[:, top + left], flat[:, bottom + left], self._wy0[y], self._wy1[y])
-        at_right = _mixed(flat[:, top + right], flat[:, bottom + right], self._wy0[y], self._wy1[y])
+        wy0, wy1 = self._wy0[y], self._wy1[y]
+        at_left = _mixed(between.at(top + left), between.at(bottom + left), wy0, wy1)
+        at_right = _mixed(between.at(top + right), between.at(bottom + right), wy0, wy1)
         return _mixed(at_left, at_right, self._wx0[x], self._wx1[x])
+
+
+@dataclass(frozen=True)
+class _Between:
+    """Scores ``(K, Y, X)`` between two prepared rows, mixed where they are asked for."""
+
+    lower: Tensor
+    upper: Tensor
+    lower_weight: float
+    upper_weight: float
+
+    def everywhere(self) -> Iterator[Tensor]:
+        """Each class's row ``(Y, X)``."""
+        for lower, upper in zip(self.lower, self.upper, strict=True):
+            same = self.upper is self.lower
+            yield lower.float() if same else _mixed(lower.float(), upper.float(), self.lower_weight, self.upper_weight)
+
+    def at(self, places: Tensor) -> Tensor:
+        """All classes at places of the flattened row, ``(K, N)``."""
+        lower = self.lower.flatten(1)[:, places].float()
+        if self.upper is self.lower:
+            return lower
+        return _mixed(lower, self.upper.flatten(1)[:, places].float(), self.lower_weight, self.upper_weight)
 
 
 @dataclass(frozen=True)
@@ -187,12 +217,13 @@ class _Plane:
         open_y, open_x = torch.nonzero(~settled[sampler.y0][:, sampler.x0], as_tuple=True)
         if len(open_y) == 0:
             return result
-        scores, dtype = lower.questions[number].float(), lower.questions[number].dtype
-        if upper is not lower:
-            scores = _mixed(scores, upper.questions[number].float(), lower_weight, upper_weight)
+        between = _Between(lower.questions[number], upper.questions[number], lower_weight, upper_weight)
+        dtype = between.lower.dtype
         if len(open_y) > _WORTH_GATHERING * result.numel():
-            return self.decision.answer(sampler.everywhere(one).to(dtype) for one in scores)
-        result[open_y, open_x] = self.decision.answer(sampler.at(scores, open_y, open_x).to(dtype))
+            return self.decision.answer(sampler.everywhere(one).to(dtype) for one in between.everywhere())
+        at_once = max(1, _GATHERED_AT_ONCE // len(between.lower))
+        for y, x in zip(open_y.split(at_once), open_x.split(at_once), strict=True):
+            result[y, x] = self.decision.answer(sampler.at(between, y, x).to(dtype))
         return result
 
 

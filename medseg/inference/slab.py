@@ -15,6 +15,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from medseg.arrays import Triple
+from medseg.inference.storage import Storage
 from medseg.inference.tiles import AxisTiles, gaussian
 
 _PEAK = 10.0
@@ -37,16 +38,23 @@ class Slab:
 
     _dtype = torch.float32
 
-    def __init__(self, channels: int, axes: tuple[AxisTiles, AxisTiles, AxisTiles], device: torch.device) -> None:
-        self._axes, self._next = axes, 0
+    def __init__(self, channels: int, axes: tuple[AxisTiles, AxisTiles, AxisTiles], storage: Storage) -> None:
+        self._axes, self._next, self._storage = axes, 0, storage
         _, y, x = axes
-        self._scores = self._zeros(channels, device)
-        self._weights = [torch.from_numpy(axis.weights).to(device) for axis in axes]
+        self._scores = self._zeros(channels)
+        self._device = self._scores.device
+        self._weights = [torch.from_numpy(axis.weights).to(self._device) for axis in axes]
         self._inside = (..., slice(y.before, y.before + y.size), slice(x.before, x.before + x.size))
 
-    def _zeros(self, channels: int, device: torch.device) -> Tensor:
+    def _zeros(self, channels: int) -> Tensor:
+        """Zeros ``(K, Z, Y, X)`` in which each row lies in one piece, so that finished rows are read in order."""
         z, y, x = self._axes
-        return torch.zeros((channels, z.patch, y.padded, x.padded), dtype=self._dtype, device=device)
+        return self._storage.zeros((z.patch, channels, y.padded, x.padded), self._dtype).transpose(0, 1)
+
+    @property
+    def finished(self) -> int:
+        """All rows of the padded image before this one have been handed out."""
+        return self._next
 
     def start_of(self, tile: Triple) -> int:
         """The first row of a tile, given by its place in the grid of tiles."""
@@ -55,9 +63,11 @@ class Slab:
     def add(self, tile: Triple, scores: Tensor) -> None:
         """Add one tile's scores, weighted; all rows before the tile have been finished."""
         i, j, k = tile
+        scores = scores.to(self._device)
         weight = self._weights[0][i, :, None, None] * self._weights[1][j, :, None] * self._weights[2][k]
         for here, there in self._places(tile):
             self._scores[there].addcmul_(scores[:, here], weight[here])
+        self._storage.settle()
 
     def finish(self, end: int | None = None) -> Iterator[Rows]:
         """Hand out the rows before ``end`` (or all) that lie inside the image, and make room for later ones."""
@@ -67,12 +77,14 @@ class Slab:
             lower, upper = max(first, z.before), min(first + rows.stop - rows.start, z.before + z.size)
             if lower < upper:
                 inside = slice(rows.start + lower - first, rows.start + upper - first)
-                yield Rows(lower - z.before, self._finished(inside)[self._inside])
+                yield from self._handed_out(lower - z.before, inside)
             self._clear(rows)
+            self._storage.settle()
         self._next = end
 
-    def _finished(self, rows: slice) -> Tensor:
-        return self._scores[:, rows]
+    def _handed_out(self, start: int, rows: slice) -> Iterator[Rows]:
+        """The finished rows at this place of the ring; ``start`` is the first one's number."""
+        yield Rows(start, self._scores[:, rows][self._inside])
 
     def _clear(self, rows: slice) -> None:
         self._scores[:, rows] = 0
@@ -104,24 +116,29 @@ class NnunetSlab(Slab):
     _dtype = torch.half
 
     def __init__(
-        self, networks: int, classes: int, axes: tuple[AxisTiles, AxisTiles, AxisTiles], device: torch.device
+        self, networks: int, classes: int, axes: tuple[AxisTiles, AxisTiles, AxisTiles], storage: Storage
     ) -> None:
-        super().__init__(networks * classes, axes, device)
-        self._count = self._zeros(1, device)
-        self._networks, self._weight = networks, half_gaussian(axes).to(device)
+        super().__init__(networks * classes, axes, storage)
+        self._count = self._zeros(1)
+        self._networks, self._weight = networks, half_gaussian(axes).to(self._device)
 
     def add(self, tile: Triple, scores: Tensor) -> None:
         """Add one tile's logits, weighted; all rows before the tile have been finished."""
-        weighted = scores * self._weight
+        scores = scores.to(self._device)
         for here, there in self._places(tile):
-            self._scores[there] += weighted[:, here]
+            mine = self._scores[there]
+            for place, row in enumerate(range(here.start, here.stop)):  # all at once the product is a second tile
+                mine[:, place] += scores[:, row] * self._weight[row]
             self._count[there] += self._weight[here]
+        self._storage.settle()
 
-    def _finished(self, rows: slice) -> Tensor:
-        first, *others = (self._scores[:, rows] / self._count[:, rows]).chunk(self._networks)
-        for other in others:
-            first += other
-        return first / self._networks if others else first
+    def _handed_out(self, start: int, rows: slice) -> Iterator[Rows]:
+        for number, row in enumerate(range(rows.start, rows.stop)):
+            first, *others = (self._scores[:, row] / self._count[:, row]).chunk(self._networks)
+            for other in others:
+                first += other
+            average = first / self._networks if others else first
+            yield Rows(start + number, average[:, None][self._inside])
 
     def _clear(self, rows: slice) -> None:
         super()._clear(rows)

@@ -6,9 +6,8 @@ Knows nothing of files, plans or the patient: an array and networks in, rows of 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
 from itertools import combinations, product
 from typing import Literal
 
@@ -19,15 +18,23 @@ from torch import Tensor, nn
 
 from medseg.arrays import Image, Triple
 from medseg.errors import MedsegError
+from medseg.inference.onednn import fast_convolutions
+from medseg.inference.options import Combine
 from medseg.inference.slab import NnunetSlab, Rows, Slab
+from medseg.inference.storage import OnDevice, Storage
 from medseg.inference.tiles import AxisTiles, tile_grid
 from medseg.progress import Progress, Silent
 
-Combine = Literal["probabilities", "logits", "nnunet"]
-"""What is averaged; nnunet: logits in half precision and with its weights, to meet nnU-Net's labels to the voxel."""
-
 Activation = Literal["softmax", "sigmoid"]
 """What makes probabilities of logits: of classes that exclude one another, or of regions."""
+
+
+_ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
+    "softmax": lambda logits: logits.softmax(dim=1),
+    "sigmoid": lambda logits: logits.sigmoid(),
+}
+_ROWS_BYTES = 2 << 20
+"""Scores that are worked on at once; small enough for a processor's cache."""
 
 
 def mirror_combinations(axes: Iterable[int]) -> list[tuple[int, ...]]:
@@ -48,6 +55,7 @@ def predict_rows(
     tile_batch: int = 1,
     combine: Combine = "probabilities",
     activation: Activation = "softmax",
+    storage: Storage | None = None,
     case: str = "",
     progress: Progress | None = None,
 ) -> Iterator[Rows]:
@@ -56,9 +64,10 @@ def predict_rows(
     The networks (in eval mode, on ``device``) and the flips over ``mirror_axes`` are averaged with equal weight, as
     probabilities (what ``activation`` makes of logits) or as logits; overlapping tiles are averaged with Gaussian
     weights (``combine="nnunet"``: in half precision, network by network). ``tile_batch`` tiles go through a network at
-    once; it is halved when a GPU's memory does not suffice. ``case`` is the name used in errors. Raises MedsegError
-    when a network gives a value that is not finite, or too large for half precision where that is asked for, or when a
-    single tile does not fit.
+    once; it is halved when a GPU's memory does not suffice. Tiles that hold one value only are computed once for each
+    value. Scores are added up in ``storage``, by default on ``device``. ``case`` is the name used in errors. Raises
+    MedsegError when a network gives a value that is not finite, or too large for half precision where that is asked
+    for, or when a single tile does not fit.
     """
     progress = progress or Silent()
     ensemble = _Ensemble(networks, mirror_combinations(mirror_axes), classes, combine, activation, device, case)
@@ -66,10 +75,14 @@ def predict_rows(
     z, y, x = (range(len(axis.starts)) for axis in axes)
     tiles = list(product(z, y, x))
     progress.start(case or "predicting", len(tiles))
-    slab = NnunetSlab(len(networks), classes, axes, device) if combine == "nnunet" else Slab(classes, axes, device)
+    place = storage or OnDevice(device)
+    slab = NnunetSlab(len(networks), classes, axes, place) if combine == "nnunet" else Slab(classes, axes, place)
     for tile, scores in _tile_scores(_padded(image, axes), tiles, axes, ensemble, tile_batch, progress):
-        yield from _within_half(slab.finish(slab.start_of(tile)), case)
+        if slab.start_of(tile) > slab.finished:
+            ensemble.require_finite()
+            yield from _within_half(slab.finish(slab.start_of(tile)), case)
         slab.add(tile, scores)
+    ensemble.require_finite()
     yield from _within_half(slab.finish(), case)
     progress.finish()
 
@@ -85,54 +98,88 @@ def _within_half(finished: Iterable[Rows], case: str) -> Iterator[Rows]:
         yield rows
 
 
-@dataclass(frozen=True)
 class _Ensemble:
     """Networks times flips; called with a batch ``(B, C, *patch)``, gives scores ``(B, K, *patch)`` float32.
 
     For nnU-Net's arithmetic every network stays by itself, ``(B, networks * K, *patch)``, in the type that it gives.
     """
 
-    networks: Sequence[nn.Module]
-    flips: Sequence[tuple[int, ...]]
-    classes: int
-    combine: Combine
-    activation: Activation
-    device: torch.device
-    case: str
+    def __init__(
+        self,
+        networks: Sequence[nn.Module],
+        flips: Sequence[tuple[int, ...]],
+        classes: int,
+        combine: Combine,
+        activation: Activation,
+        device: torch.device,
+        case: str,
+    ) -> None:
+        if not networks:
+            raise MedsegError("There is no network to predict with.")
+        self._networks, self._flips, self._classes = networks, flips, classes
+        self._combine, self._device, self.case = combine, device, case
+        self._normalised = _ACTIVATIONS[activation] if combine == "probabilities" else None
+        # A sum is finite only if every summand is. It stays on the device, which is not waited for at every tile.
+        self._sum = torch.zeros((), device=device)
 
     @torch.inference_mode()
     def __call__(self, batch: NDArray[np.float32]) -> Tensor:
-        tiles = torch.from_numpy(batch).to(self.device)
-        if not self.networks:
-            raise MedsegError("There is no network to predict with.")
-        if self.combine == "nnunet":
-            return torch.cat([self._average([network], tiles) for network in self.networks], dim=1)
-        return self._average(self.networks, tiles)
+        tiles = torch.from_numpy(batch)
+        if self._device.type == "cuda":
+            tiles = tiles.pin_memory()
+        tiles = tiles.to(self._device, non_blocking=True)
+        if self._combine == "nnunet":
+            return torch.cat([self._average([network], tiles) for network in self._networks], dim=1)
+        return self._average(self._networks, tiles)
 
     def _average(self, networks: Sequence[nn.Module], tiles: Tensor) -> Tensor:
         total: Tensor | None = None
-        for network, flip in product(networks, self.flips):
+        for network, flip in product(networks, self._flips):
             axes = [axis + 2 for axis in flip]
-            with autocast(self.device, half=self.combine == "nnunet"):
+            with autocast(self._device, half=self._combine == "nnunet"), fast_convolutions(self._device):
                 logits = network(tiles.flip(axes) if axes else tiles)
-            scores = logits if self.combine == "nnunet" else logits.float()
-            if self.combine == "probabilities":
-                scores = scores.sigmoid() if self.activation == "sigmoid" else scores.softmax(dim=1)
-            scores = scores.flip(axes) if axes else scores
-            total = scores if total is None else total.add_(scores)
+            self._require_shape(logits, tiles)
+            if total is None and (self._combine == "nnunet" or logits.dtype == torch.float32):
+                total = self._added(logits, logits, [], first=True)  # the first one is not flipped
+            else:
+                total = torch.zeros(logits.shape, device=self._device) if total is None else total
+                self._added(total, logits, axes, first=False)
         assert total is not None  # there is a network, and not flipping is one of the flips
-        self._require_sound(total, tiles)
-        return total.div_(len(networks) * len(self.flips))
+        return total if len(networks) * len(self._flips) == 1 else total.div_(len(networks) * len(self._flips))
 
-    def _require_sound(self, scores: Tensor, tiles: Tensor) -> None:
-        if scores.shape[1] != self.classes or scores.shape[2:] != tiles.shape[2:]:
+    def _added(self, total: Tensor, logits: Tensor, axes: list[int], first: bool) -> Tensor:
+        """Add to ``total`` what a network gave, flipped back; ``first``: ``total`` is itself what it gave.
+
+        A few rows at a time, so that a copy of them is small and still in the processor's cache when it is needed.
+        """
+        depth = total.shape[2]
+        rows = max(1, _ROWS_BYTES * depth // (4 * total.numel()))
+        for start in range(0, depth, rows):
+            stop = min(start + rows, depth)
+            there = slice(depth - stop, depth - start) if 2 in axes else slice(start, stop)
+            part = logits[:, :, there]
+            if self._normalised is not None:
+                part = self._normalised(part.float())
+            self._sum += part.sum(dtype=torch.float32)
+            part = part.flip(axes) if axes else part
+            here = total[:, :, start:stop]
+            if not first:
+                here += part
+            elif self._normalised is not None:
+                here.copy_(part)
+        return total
+
+    def _require_shape(self, logits: Tensor, tiles: Tensor) -> None:
+        if logits.shape[1] != self._classes or logits.shape[2:] != tiles.shape[2:]:
             raise MedsegError(
-                f"The network gave scores of shape {tuple(scores.shape[1:])} for a tile {tuple(tiles.shape[2:])}, but "
-                f"({self.classes}, {', '.join(str(size) for size in tiles.shape[2:])}) was expected: the model and its "
-                "plan do not belong together."
+                f"The network gave scores of shape {tuple(logits.shape[1:])} for a tile {tuple(tiles.shape[2:])}, but "
+                f"({self._classes}, {', '.join(str(size) for size in tiles.shape[2:])}) was expected: the model and "
+                "its plan do not belong together."
             )
-        # A sum is finite only if every summand is, and needs no copy of the scores.
-        if not bool(torch.isfinite(scores.sum(dtype=torch.float32))):
+
+    def require_finite(self) -> None:
+        """Raise MedsegError if a network has given NaN or infinity for any tile so far."""
+        if not bool(torch.isfinite(self._sum)):
             raise MedsegError(
                 f"Case '{self.case}': the network produced NaN or infinity. Look for NaN or extreme values in the "
                 "image with 'medseg check'; if the image is sound, the model is damaged: train it again."
@@ -166,24 +213,62 @@ def _tile_scores(
     tile_batch: int,
     progress: Progress,
 ) -> Iterator[tuple[Triple, Tensor]]:
-    """Each tile's place and scores ``(K, *patch)``, in order, computed ``tile_batch`` at a time."""
-    position = 0
+    """Each tile's place and scores ``(K, *patch)``, in order, computed ``tile_batch`` at a time.
+
+    A tile that holds one value only in each channel, like air that was clipped, has the scores of the last such tile
+    with the same values, because equal input gives equal output.
+    """
+    position, reused = 0, 0
+    flat: tuple[bytes, Tensor] | None = None
     while position < len(tiles):
-        chosen = tiles[position : position + tile_batch]
-        batch = np.stack([_tile(image, tile, axes) for tile in chosen])
-        scores = _unless_memory_is_short(ensemble, batch)
-        if scores is None:
-            if tile_batch == 1:
-                raise MedsegError(
-                    f"Case '{ensemble.case}': the GPU's memory does not suffice for a single tile of "
-                    f"{batch.shape[2:]} voxels. Close other programs that use the GPU, or predict with device=cpu."
-                )
-            tile_batch //= 2
-            progress.note(f"The GPU's memory does not suffice; going on with {tile_batch} tile(s) at once.")
+        window = _tile(image, tiles[position], axes)
+        value = _only_value(window)
+        if value is not None:
+            if flat is None or flat[0] != value:
+                flat = None  # its memory is free before the next one is computed
+                flat = (value, _scored(ensemble, window[None])[0])
+            else:
+                reused += 1
+            yield tiles[position], flat[1]
+            position += 1
+            progress.advance()
             continue
-        yield from zip(chosen, scores, strict=True)
-        position += len(chosen)
-        progress.advance(len(chosen))
+        batch = [window]
+        for tile in tiles[position + 1 : position + tile_batch]:
+            window = _tile(image, tile, axes)
+            if _only_value(window) is not None:
+                break
+            batch.append(window)
+        scores = _scored(ensemble, np.stack(batch))
+        if len(scores) < len(batch):
+            tile_batch = len(scores)
+            progress.note(f"The GPU's memory does not suffice; going on with {tile_batch} tile(s) at once.")
+        yield from zip(tiles[position : position + len(scores)], scores, strict=True)
+        position += len(scores)
+        progress.advance(len(scores))
+    if reused:
+        progress.note(f"{reused} of {len(tiles)} tiles repeat one that holds a single value; they were not computed.")
+
+
+def _scored(ensemble: _Ensemble, batch: NDArray[np.float32]) -> Tensor:
+    """The scores of a batch, or of its first half (or quarter, ...) where a GPU has no memory for more."""
+    count = len(batch)
+    while (scores := _unless_memory_is_short(ensemble, batch[:count])) is None:
+        if count == 1:
+            raise MedsegError(
+                f"Case '{ensemble.case}': the GPU's memory does not suffice for a single tile of "
+                f"{batch.shape[2:]} voxels. Close other programs that use the GPU, or predict with device=cpu."
+            )
+        count //= 2
+    return scores
+
+
+def _only_value(window: NDArray[np.float32]) -> bytes | None:
+    """The value of each channel as bytes, where each holds only one; None where one holds more."""
+    first = window[:, :1, :1, :1]
+    if not np.array_equal(first, window[:, -1:, -1:, -1:]) or not (window == first).all():
+        return None
+    return first.tobytes()
 
 
 def _tile(image: Image, tile: Triple, axes: Sequence[AxisTiles]) -> NDArray[np.float32]:

@@ -17,7 +17,7 @@ from torch import nn
 
 from medseg.cases.labels import LabelTable
 from medseg.inference.decision import decide, decision_of
-from medseg.inference.predict import choose_tile_batch
+from medseg.inference.memory import choose_tile_batch
 from medseg.inference.sliding_window import predict_rows
 from medseg.inference.tiles import tile_grid
 from medseg.planning.plan import ConfigurationPlan

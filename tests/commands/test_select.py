@@ -17,7 +17,8 @@ from medseg.files import hash_file
 from medseg.images.formats import read_labels
 from medseg.inference.bundle import open_model
 from medseg.inference.decision import decide, decision_of
-from medseg.inference.predict import Options, predict_together, probability_rows
+from medseg.inference.options import Options
+from medseg.inference.predict import predict_together, probability_rows
 from medseg.inference.selection import Selection
 from medseg.paths import Workspace
 

@@ -13,8 +13,10 @@ from medseg.errors import CheckpointError, DatasetError, MedsegError
 from medseg.images.formats import read_labels, write_image, write_labels
 from medseg.images.volume import Volume
 from medseg.inference.bundle import open_model, write_bundle
+from medseg.inference.memory import estimate_memory
 from medseg.inference.model import preparation_of
-from medseg.inference.predict import Options, estimate_memory, predict_case
+from medseg.inference.options import Options
+from medseg.inference.predict import predict_case
 from medseg.networks.build import build_network
 from medseg.networks.weights import save_weights
 from medseg.paths import Workspace

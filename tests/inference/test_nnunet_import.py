@@ -26,7 +26,8 @@ from medseg.images.formats import read_image, read_labels
 from medseg.inference.bundle import Manifest, open_model
 from medseg.inference.model import Networks
 from medseg.inference.nnunet_model import ImportedModel, import_nnunet
-from medseg.inference.predict import Options, predict_case
+from medseg.inference.options import Options
+from medseg.inference.predict import predict_case
 from medseg.inference.sliding_window import predict_rows
 from medseg.networks.weights import load_weights
 from medseg.preprocessing.prepare import prepare_image

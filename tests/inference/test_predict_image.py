@@ -10,7 +10,8 @@ from torch import nn
 
 from medseg.errors import SettingsError
 from medseg.images.volume import Volume
-from medseg.inference.predict import choose_tile_batch, predict_image
+from medseg.inference.memory import choose_tile_batch
+from medseg.inference.predict import predict_image
 from medseg.networks.build import build_network
 from medseg.planning.plan import ChannelPlan, ConfigurationPlan, Machine, NetworkPlan, Plan, TrainingPlan
 from medseg.preprocessing.prepare import prepare_image

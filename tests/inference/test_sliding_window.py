@@ -5,6 +5,7 @@ from scipy import ndimage
 from torch import nn
 
 from medseg.errors import MedsegError
+from medseg.inference.onednn import fast_convolutions
 from medseg.inference.slab import half_gaussian
 from medseg.inference.sliding_window import mirror_combinations, predict_rows
 from medseg.inference.tiles import gaussian, tile_grid, tile_starts
@@ -53,7 +54,7 @@ def unstreamed(image, network, patch, classes, step) -> np.ndarray:
         for j, y in enumerate(axes[1].starts):
             for k, x in enumerate(axes[2].starts):
                 window = (slice(None), slice(z, z + patch[0]), slice(y, y + patch[1]), slice(x, x + patch[2]))
-                with torch.inference_mode():
+                with torch.inference_mode(), fast_convolutions(CPU):
                     scores = network(torch.from_numpy(padded[window].copy())[None])[0].softmax(0)
                 wz, wy, wx = (torch.from_numpy(axes[n].weights[m]) for n, m in enumerate((i, j, k)))
                 total[window].addcmul_(scores, wz[:, None, None] * wy[:, None] * wx)

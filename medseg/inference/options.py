@@ -1,0 +1,63 @@
+"""How a Case is predicted: what the user may choose between speed, quality and memory. Nothing here is the model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+Combine = Literal["probabilities", "logits", "nnunet"]
+"""What is averaged; nnunet: logits in half precision and with its weights, to meet nnU-Net's labels to the voxel."""
+Quality = Literal["fast", "balanced", "best"]
+"""How much work is done for a Case."""
+DEFAULT_QUALITY: Quality = "balanced"
+
+
+@dataclass(frozen=True)
+class Effort:
+    """What a quality stands for."""
+
+    mirror: bool
+    step: float
+
+
+EFFORTS: dict[Quality, Effort] = {
+    "fast": Effort(mirror=False, step=0.8),
+    "balanced": Effort(mirror=False, step=0.5),
+    "best": Effort(mirror=True, step=0.5),
+}
+"""best is nnU-Net's own way; what the others lose and win is measured by tests/benchmarks/quality.py."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a Case is predicted; nothing here changes what the model is."""
+
+    device: torch.device
+    mirror: bool = True
+    """Average over the flips that were allowed in training."""
+    step: float = 0.5
+    tile_batch: int | None = None
+    combine: Combine = "probabilities"
+    postprocess: bool = True
+    """Apply the component rules that ``medseg select`` has learned, where the model has any."""
+    max_memory: int | None = None
+    """Bytes that the program may use in all; by default what the computer has free."""
+    scratch: Path | None = None
+    """Folder for files of scores that the memory can't hold; without it there are none."""
+
+    @classmethod
+    def of(
+        cls, quality: Quality, device: torch.device, mirror: bool | None = None, step: float | None = None, **more: Any
+    ) -> Options:
+        """By a quality; ``mirror`` and ``step`` replace its own where they are given."""
+        effort = EFFORTS[quality]
+        return cls(
+            device=device,
+            mirror=effort.mirror if mirror is None else mirror,
+            step=effort.step if step is None else step,
+            **more,
+        )
