@@ -118,7 +118,8 @@ class Passes:
         """Give every member's probabilities to the accumulators, row by row of the crop box."""
         grid = self._prepared.prepare(self._members[0])[1]
         streams = [restore_scores(rows, grid) for grid, rows in map(self.scores, self._members)]
-        progress = self._progress or Silent()
+        # One member shows its own tiles.
+        progress = self._progress if self._progress is not None and len(self._members) > 1 else Silent()
         progress.start(self._case or "predicting", grid.cropped_shape[0])
         for index, rows in enumerate(zip(*streams, strict=True)):
             for accumulator in accumulators:
