@@ -169,9 +169,12 @@ def estimate_memory(image: Volume, model: Networks, options: Options, layout: La
     stored, voxels = 4 * image.array.size, prod(image.shape)
     arrays = sum(_prepared_bytes(image, member) for member in (*members, *before))
     labels = label_dtype(len(model.labels) - 1)(0).nbytes * voxels
-    # Voxels of the file, of the crop turned and normalised with two copies of a channel; then resampled axis by axis.
-    resampling = max(4 * voxels, *(_channel_bytes(image, member) for member in members))
-    preparing = 3 * stored + arrays + 8 * voxels + resampling
+    # Voxels of the file, of the crop turned and normalised, a channel while that is done and the mask (whose parts are
+    # numbered where a channel is masked); then the turned ones are gone and each channel is resampled axis by axis.
+    masked = any(channel.masked for channel in model.plan.channels)
+    normalising = 3 * stored + (14 if masked else 6) * voxels
+    resampling = 2 * stored + arrays + 2 * max(_channel_bytes(image, member) for member in members)
+    preparing = max(normalising, resampling)
     # The file's voxels stay for the picture; labels of this and of a previous configuration, and a copy as they turn.
     predicting = stored + arrays + (2 + len(before)) * labels + working
     # Values of the labels, what is written, and component rules' numbers (32 bits each).
@@ -187,8 +190,8 @@ def writing_bytes(image: Volume, model: Networks) -> int:
 def reading_bytes(image: Volume, model: Networks) -> int:
     """The peak of reading and preparing an image, upper estimate."""
     members = (model, *model.beside)
-    arrays = sum(_prepared_bytes(image, member) for member in members if member.previous is None)
-    return 3 * 4 * image.array.size + arrays + 16 * prod(image.shape)
+    arrays = sum(_prepared_bytes(image, member) for member in members)
+    return 3 * 4 * image.array.size + arrays + 14 * prod(image.shape)
 
 
 def _sum(parts: list[Memory]) -> Memory:

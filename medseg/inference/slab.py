@@ -41,6 +41,7 @@ class Slab:
     def __init__(self, channels: int, axes: tuple[AxisTiles, AxisTiles, AxisTiles], storage: Storage) -> None:
         self._axes, self._next, self._storage = axes, 0, storage
         _, y, x = axes
+        self._rows_at_once = max(1, storage.at_once // (channels * y.padded * x.padded * self._dtype.itemsize))
         self._scores = self._zeros(channels)
         self._device = self._scores.device
         self._weights = [torch.from_numpy(axis.weights).to(self._device) for axis in axes]
@@ -67,7 +68,7 @@ class Slab:
         weight = self._weights[0][i, :, None, None] * self._weights[1][j, :, None] * self._weights[2][k]
         for here, there in self._places(tile):
             self._scores[there].addcmul_(scores[:, here], weight[here])
-        self._storage.settle()
+            self._storage.settle()
 
     def finish(self, end: int | None = None) -> Iterator[Rows]:
         """Hand out the rows before ``end`` (or all) that lie inside the image, and make room for later ones."""
@@ -90,7 +91,7 @@ class Slab:
         self._scores[:, rows] = 0
 
     def _places(self, tile: Triple) -> Iterator[tuple[slice, tuple[slice, slice, slice, slice]]]:
-        """Rows of a tile, and where they lie in the accumulator; two pieces where the ring wraps."""
+        """Rows of a tile, and where they lie in the accumulator; in pieces as ``_pieces`` says."""
         z, y, x = (axis.starts[index] for axis, index in zip(self._axes, tile, strict=True))
         depth, height, width = (axis.patch for axis in self._axes)
         for first, rows in self._pieces(z, z + depth):
@@ -98,11 +99,11 @@ class Slab:
             yield here, (slice(None), rows, slice(y, y + height), slice(x, x + width))
 
     def _pieces(self, start: int, end: int) -> Iterator[tuple[int, slice]]:
-        """Rows ``start`` to ``end`` as (first row, place in the ring)."""
+        """Rows ``start`` to ``end`` as (first row, place in the ring), in pieces: at its end, and as may be touched."""
         patch = self._axes[0].patch
         while start < end:
             place = start % patch
-            length = min(end - start, patch - place)
+            length = min(end - start, patch - place, self._rows_at_once)
             yield start, slice(place, place + length)
             start += length
 
@@ -130,7 +131,7 @@ class NnunetSlab(Slab):
             for place, row in enumerate(range(here.start, here.stop)):  # all at once the product is a second tile
                 mine[:, place] += scores[:, row] * self._weight[row]
             self._count[there] += self._weight[here]
-        self._storage.settle()
+            self._storage.settle()
 
     def _handed_out(self, start: int, rows: slice) -> Iterator[Rows]:
         for number, row in enumerate(range(rows.start, rows.stop)):

@@ -1,14 +1,15 @@
 """Where the scores of a sliding window are added up: on the device, in the computer's memory, or in a file.
 
-Knows nothing of tiles. A file is for what the memory can't hold: it is memory-mapped, and after each tile its pages are
-given back, so that the program's own memory does not grow with it. It has no name from the start, so that nothing of it
-is left behind, however the program ends.
+Knows nothing of tiles. A file is for what the memory can't hold: it is memory-mapped, and its pages are given back
+after every few rows, so that the program's own memory does not grow with it. It has no name from the start, so that
+nothing of it is left behind, however the program ends.
 """
 
 from __future__ import annotations
 
 import mmap
 import os
+import sys
 import tempfile
 from math import prod
 from pathlib import Path
@@ -24,6 +25,9 @@ from medseg.errors import MedsegError
 class Storage(Protocol):
     """Gives tensors to add up in."""
 
+    at_once: int
+    """Bytes of its tensors that may be touched before ``settle`` is called."""
+
     def zeros(self, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
         """A new tensor of zeros; raises MedsegError where there is no room for it."""
         ...
@@ -34,6 +38,8 @@ class Storage(Protocol):
 
 class OnDevice:
     """Tensors in the memory of a device."""
+
+    at_once = sys.maxsize
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
@@ -47,6 +53,8 @@ class OnDevice:
 
 class OnDisk:
     """Tensors in nameless files of a folder, which is made if need be."""
+
+    at_once = 1 << 27
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder

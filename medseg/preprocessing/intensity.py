@@ -24,7 +24,10 @@ def normalise_image(image: Image, channels: tuple[ChannelPlan, ...], inside: Mas
     """
     if len(image) != len(channels):
         raise DatasetError(f"The image has {len(image)} channel(s), but the plan has {len(channels)}.")
-    return np.stack([normalise_channel(x, plan, inside) for x, plan in zip(image, channels, strict=True)])
+    result = np.empty(image.shape, np.float32)
+    for channel, target, plan in zip(image, result, channels, strict=True):
+        target[...] = normalise_channel(channel, plan, inside)
+    return result
 
 
 def normalise_channel(channel: Float32[ndarray, "Z Y X"], plan: ChannelPlan, inside: Mask) -> Float32[ndarray, "Z Y X"]:
@@ -34,9 +37,10 @@ def normalise_channel(channel: Float32[ndarray, "Z Y X"], plan: ChannelPlan, ins
         case "ct":
             assert plan.clip_low is not None and plan.clip_high is not None  # held by ChannelPlan's validator
             assert plan.mean is not None and plan.std is not None
-            return (np.clip(channel, plan.clip_low, plan.clip_high) - np.float32(plan.mean)) / np.float32(
-                max(plan.std, _EPSILON)
-            )
+            result = np.clip(channel, plan.clip_low, plan.clip_high)
+            result -= np.float32(plan.mean)
+            result /= np.float32(max(plan.std, _EPSILON))
+            return result
         case "zscore" if plan.masked:
             result = channel.copy()
             if inside.any():
@@ -44,7 +48,9 @@ def normalise_channel(channel: Float32[ndarray, "Z Y X"], plan: ChannelPlan, ins
                 result[inside] = (values - values.mean()) / max(float(values.std()), _EPSILON)
             return result
         case "zscore":
-            return (channel - channel.mean()) / np.float32(max(float(channel.std()), _EPSILON))
+            result = channel - channel.mean()
+            result /= np.float32(max(float(channel.std()), _EPSILON))
+            return result
         case "rescale_0_1":
             low = channel.min()
             return (channel - low) / np.float32(max(float(channel.max() - low), _EPSILON))

@@ -30,6 +30,7 @@ def prepare_image(image: Volume, plan: Plan, configuration: ConfigurationPlan) -
     cropped = crop(oriented, lower, upper)
     inside = nonzero_mask(cropped) if any(c.masked for c in plan.channels) else np.ones(cropped.shape[1:], bool)
     normalised = normalise_image(cropped, plan.channels, inside)
+    del oriented, cropped, inside  # of a large image each takes as much as the image
     target = prepared_spacing(spacing, configuration)
     z, y, x = normalised.shape[1:]
     shape = resampled_shape((z, y, x), spacing, target)

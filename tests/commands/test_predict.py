@@ -9,6 +9,7 @@ from medseg.cases.labels import Label, LabelTable
 from medseg.cli import main
 from medseg.images.formats import read_labels, write_image
 from medseg.images.volume import Volume
+from medseg.inference.options import EFFORTS
 from medseg.networks.build import build_network
 from medseg.networks.weights import save_weights
 from medseg.paths import Workspace
@@ -80,28 +81,31 @@ def make_image(path, seed=0, shape=(9, 14, 12)):
 
 def test_a_folder_is_predicted_and_three_broken_files_do_not_stop_the_others(here, capsys):
     make_workspace(here / "w")
-    for index in range(3):
-        make_image(here / "images" / f"good_{index}.nii.gz", index)
-    make_image(here / "images" / "good_3.mha", 3)
+    for index in range(16):
+        make_image(here / "images" / f"good_{index:02d}.nii.gz", index, shape=(6, 9, 8))
+    make_image(here / "images" / "good_16.mha", 3)
     (here / "images" / "empty.nii.gz").write_bytes(b"")
-    whole = (here / "images" / "good_0.nii.gz").read_bytes()
+    whole = (here / "images" / "good_00.nii.gz").read_bytes()
     (here / "images" / "short.nii.gz").write_bytes(whole[: len(whole) // 2])
     broken = np.full((9, 14, 12), np.nan, np.float32)
     write_image(here / "images" / "nan.nii.gz", broken, Volume(broken, AFFINE))
     assert main(["predict", "input=images", "output=out", "model=w", "mirror=false"]) == 2
     printed = capsys.readouterr().out
-    assert "4 predicted, 3 failed" in printed
+    assert "17 predicted, 3 failed" in printed
+    numbered = [line.split("/20 ")[1].split(":")[0] for line in printed.splitlines() if "/20 " in line]
+    assert numbered == ["empty", *(f"good_{i:02d}" for i in range(17)), "nan", "short"], "reported in their order"
     assert all(f"- {name}" in printed or f"{name}.nii.gz" in printed for name in ("empty", "short", "nan"))
     assert "needs up to about" in printed
     written = sorted(path.name for path in (here / "out").iterdir())
-    assert written == [*(f"good_{i}.nii.gz" for i in range(3)), "good_3.mha", "labels.yaml", "pictures", "run.json"]
-    labels = read_labels(here / "out" / "good_1.nii.gz")
+    good = [*(f"good_{i:02d}.nii.gz" for i in range(16)), "good_16.mha"]
+    assert written == [*good, "labels.yaml", "pictures", "run.json"]
+    labels = read_labels(here / "out" / "good_16.mha")
     np.testing.assert_allclose(labels.affine, AFFINE, atol=1e-5)
     assert labels.shape == (9, 14, 12)
     assert set(np.unique(labels.array)) <= {0, 7, 300}
-    assert len(list((here / "out" / "pictures").glob("*.png"))) == 4
+    assert len(list((here / "out" / "pictures").glob("*.png"))) == 5
     record = json.loads((here / "out" / "run.json").read_text())
-    assert set(record["facts"]["cases"]) == {f"good_{i}" for i in range(4)}
+    assert set(record["facts"]["cases"]) == {f"good_{i:02d}" for i in range(17)}
     assert set(record["facts"]["failed"]) == {"empty", "short", "nan"}
     assert LabelTable.load(here / "out" / "labels.yaml") == LABELS
 
@@ -191,3 +195,27 @@ def test_a_bundle_with_a_flipped_bit_predicts_nothing(here, capsys):
     assert main(["predict", "input=a.nii.gz", "output=out", "model=carried"]) == 2
     assert "fold_0.safetensors is not the file that was bundled" in capsys.readouterr().err
     assert not (here / "out").exists()
+
+
+def test_quality_sets_mirroring_and_step_and_words_replace_its_parts(here):
+    make_workspace(here / "w")
+    make_image(here / "a.nii.gz", shape=(6, 9, 8))
+    common = ["predict", "input=a.nii.gz", "output=out", "model=w", "picture=false"]
+    found = []
+    for words in (["quality=fast"], ["quality=best", "step=0.7"], ["compat=nnunet"], []):
+        assert main([*common, *words]) == 0
+        facts = json.loads((here / "out" / "run.json").read_text())["facts"]
+        found.append((facts["mirror"], facts["step"]))
+    efforts = [EFFORTS["fast"], EFFORTS["best"], EFFORTS["best"], EFFORTS["balanced"]]
+    assert found == [(one.mirror, 0.7 if place == 1 else one.step) for place, one in enumerate(efforts)]
+
+
+def test_too_little_memory_is_said_with_the_amount_that_would_do(here, capsys):
+    make_workspace(here / "w")
+    make_image(here / "a.nii.gz", shape=(6, 9, 8))
+    common = ["predict", "input=a.nii.gz", "output=out", "model=w", "picture=false"]
+    assert main([*common, "max_memory=20MB"]) == 2
+    printed = capsys.readouterr().out
+    assert "6x9x8 voxels and 3 classes need at least" in printed
+    named = printed.split("Give it max_memory=")[1].split()[0]
+    assert main([*common, f"max_memory={named}"]) == 0

@@ -9,6 +9,7 @@ from medseg.inference.onednn import fast_convolutions
 from medseg.inference.slab import half_gaussian
 from medseg.inference.sliding_window import mirror_combinations, predict_rows
 from medseg.inference.tiles import gaussian, tile_grid, tile_starts
+from medseg.progress import Silent
 
 CPU = torch.device("cpu")
 
@@ -241,3 +242,60 @@ def test_logits_too_large_for_half_precision_are_named():
 
     with pytest.raises(MedsegError, match=r"'big'.*too large for half precision.*without compat=nnunet"):
         whole(image_of(8, 8, 8), [Loud()], (8, 8, 8), 1, combine="nnunet", case="big")
+
+
+class Calls(nn.Module):
+    """Counts the tiles that a network is given."""
+
+    def __init__(self, inside):
+        super().__init__()
+        self.inside, self.tiles = inside, 0
+
+    def forward(self, tiles):
+        self.tiles += len(tiles)
+        return self.inside(tiles)
+
+
+def test_tiles_of_a_single_value_are_computed_once_for_each_value_with_the_same_scores():
+    image = np.full((1, 40, 24, 16), -1.0, np.float32)
+    image[0, 30:34, 4:9, 3:12] = image_of(4, 5, 9)[0]
+    image[0, :8] = 2.0
+    network, notes = Calls(local(3)), []
+
+    class Notes(Silent):
+        def note(self, sentence):
+            notes.append(sentence)
+
+    found = whole(image, [network], (8, 8, 8), 3, tile_batch=3, mirror_axes=(1,), progress=Notes())
+    tiles = 9 * 5 * 3
+    assert network.tiles < 2 * tiles / 2
+    (said,) = notes
+    assert said.startswith(f"{tiles - network.tiles // 2} of {tiles} tiles repeat one")
+    np.testing.assert_array_equal(found, whole_without_reuse(image, local(3), (8, 8, 8), 3))
+
+
+def whole_without_reuse(image, network, patch, classes) -> np.ndarray:
+    """The same image with a second channel in which no tile is constant, and which the network does not look at."""
+
+    class First(nn.Module):
+        def forward(self, tiles):
+            return network(tiles[:, :1].contiguous())
+
+    noise = np.random.default_rng(3).random(image.shape, dtype=np.float32)
+    return whole(np.concatenate([image, noise]), [First()], patch, classes, tile_batch=3, mirror_axes=(1,))
+
+
+def test_on_a_cpu_the_number_of_tiles_at_once_does_not_change_a_bit():
+    image, network = image_of(20, 15, 9), local(3)
+    one = whole(image, [network], (8, 8, 8), 3)
+    for tile_batch in (2, 5):
+        np.testing.assert_array_equal(whole(image, [network], (8, 8, 8), 3, tile_batch=tile_batch), one)
+
+
+def test_convolutions_by_onednn_are_torchs_own_up_to_rounding():
+    network, tile = local(3), torch.from_numpy(image_of(9, 10, 11))[None]
+    with torch.inference_mode():
+        expected = network(tile)
+        with fast_convolutions(CPU):
+            found = network(tile)
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
