@@ -60,12 +60,15 @@ def read_case_image(case: Case, channels: int) -> Volume:
     return replace(volumes[0], array=array, remarks=tuple(x for volume in volumes for x in volume.remarks))
 
 
-def peek_case_image(case: Case) -> Volume:
+def peek_case_image(case: Case) -> Volume | None:
     """Size and place of the Case's image by the headers alone, with zeros that take no memory for voxels.
 
-    Raises DatasetError for a header that can't be read; the voxels, and whether the files fit, are not looked at.
+    None where a file tells them only as it is read. Raises DatasetError for a header that can't be read; the voxels,
+    and whether the files fit, are not looked at.
     """
-    volumes = [peek_image(path) for path in case.images]
+    volumes = [volume for volume in map(peek_image, case.images) if volume is not None]
+    if len(volumes) < len(case.images):
+        return None
     shape = (sum(len(volume.array) for volume in volumes), *volumes[0].shape)
     return replace(volumes[0], array=np.broadcast_to(np.float32(0), shape))
 

@@ -16,13 +16,13 @@ from medseg.cases.case import Case, read_case_image, read_case_labels
 from medseg.commands.chosen import chosen_workspace
 from medseg.commands.console import Bar, say, table
 from medseg.commands.held_out import HeldOut, read_held_out
+from medseg.inference.options import DEFAULT_QUALITY, Options, Quality
 from medseg.run_record import record_run
 from medseg.settings import Settings, build
 
 if TYPE_CHECKING:
     from medseg.evaluation.calibration import CalibrationScores
     from medseg.inference.model import Networks
-    from medseg.inference.predict import Options
     from medseg.uncertainty.calibration import Calibration, Coverage, Observed, StructureCalibration
 
 _GROUPS = 5
@@ -38,8 +38,8 @@ class CalibrateSettings(Settings):
     """2d, 3d_fullres, ...; by default what 'medseg select' has chosen, or the plan's own choice."""
     rate: float = Field(default=0.9, gt=0.5, lt=1)
     """How often a guaranteed contour or interval should hold; the coverage is measured at this rate."""
-    mirror: bool = True
-    """Average over mirror images, as 'medseg predict' does."""
+    quality: Quality = DEFAULT_QUALITY
+    """As in 'medseg predict', whose probabilities these are: fast, balanced or best."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes a GPU where there is one."""
 
@@ -52,13 +52,12 @@ def run(words: Mapping[str, str]) -> None:
     settings = build(CalibrateSettings, words)
     from medseg.evaluation.calibration_pictures import draw_calibration
     from medseg.inference.devices import choose_device
-    from medseg.inference.predict import Options
     from medseg.uncertainty.calibration import make_calibration
 
     started = time.monotonic()
     workspace = chosen_workspace(settings.workspace)
     held_out = read_held_out(workspace, _configurations(workspace.folder, settings.configuration))
-    options = Options(choose_device(settings.device), settings.mirror)
+    options = Options.of(settings.quality, choose_device(settings.device))
     observed = _observe_all(held_out, options)
     document, (before, after) = make_calibration(observed, held_out.model.labels, held_out.identities, settings.rate)
     document.save(workspace.calibration)

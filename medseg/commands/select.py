@@ -124,7 +124,7 @@ def _read_job(settings: SelectSettings) -> _Job:
     from medseg.inference.options import Options
 
     held_out = read_held_out(chosen_workspace(settings.workspace), settings.configurations)
-    return _Job(held_out, Options(choose_device(settings.device)))
+    return _Job(held_out, Options.of("best", choose_device(settings.device)))
 
 
 def _predict_all(job: _Job, candidates: Sequence[Candidate]) -> None:

@@ -70,14 +70,16 @@ def read_image(path: Path | str) -> Volume:
     return _reader(path).read_image(path)
 
 
-def peek_image(path: Path | str) -> Volume:
-    """Size and place of an image without its voxels (NIfTI, MHA, NRRD): to plan for memory before it is read.
+def peek_image(path: Path | str) -> Volume | None:
+    """Size and place of an image without its voxels: to plan for memory before it is read.
 
-    Its array has the shape that ``read_image`` gives, but is zero and takes no memory. Raises ImageFileError for a
-    header that can't be read; whether the voxels can be read is not known.
+    Its array has the shape that ``read_image`` gives, but is zero and takes no memory; None where a format (pictures,
+    DICOM) tells that only as it is read. Raises ImageFileError for a header that can't be read; whether the voxels can
+    be read is not known.
     """
     path = _existing(path)
-    return _MODULES[_suffix_of(path.name)].peek_image(path)
+    module = _MODULES.get(_suffix_of(path.name))
+    return None if module is None or module is planar else module.peek_image(path)
 
 
 def read_labels(path: Path | str) -> Volume:

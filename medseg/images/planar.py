@@ -34,11 +34,6 @@ def read_image(path: Path) -> Volume:
     return _volume(values.to_image(array, path), path, oddities)
 
 
-def peek_image(path: Path) -> Volume:
-    """The same as ``read_image``: these formats tell their size only as they are decoded."""
-    return read_image(path)
-
-
 def read_labels(path: Path) -> Volume:
     """The picture's values, or its palette's indices, as integers (Z, Y, X). Raises ImageFileError."""
     array, oddities = _read(path, labels=True)

@@ -38,7 +38,7 @@ class LargestClass:
             if best is None:
                 best, classes = plane.clone(), torch.zeros(plane.shape, dtype=self._dtype, device=plane.device)
                 continue
-            classes[plane > best] = index
+            classes.masked_fill_(plane > best, index)
             torch.maximum(best, plane, out=best)
         return classes
 

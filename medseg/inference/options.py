@@ -37,9 +37,9 @@ class Options:
     """How a Case is predicted; nothing here changes what the model is."""
 
     device: torch.device
-    mirror: bool = True
+    mirror: bool = EFFORTS[DEFAULT_QUALITY].mirror
     """Average over the flips that were allowed in training."""
-    step: float = 0.5
+    step: float = EFFORTS[DEFAULT_QUALITY].step
     tile_batch: int | None = None
     combine: Combine = "probabilities"
     postprocess: bool = True

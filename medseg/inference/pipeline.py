@@ -100,7 +100,12 @@ class _Line:
         ahead, self._ahead = self._ahead, None
         started, seconds = time.monotonic(), 0.0
         try:
-            layout, memory = choose_layout(peek_case_image(case), self._model, self._options, self._bound, case.name)
+            size = peek_case_image(case)
+            if size is None and ahead is None:
+                ahead = self._reader.submit(_read, case, self._model)
+            size = ahead.result()[0].prepared.image if size is None and ahead is not None else size
+            assert size is not None  # by the header, or read
+            layout, memory = choose_layout(size, self._model, self._options, self._bound, case.name)
             if self._announce is not None:
                 self._announce(case, memory)
             ready, seconds = ahead.result() if ahead is not None else _read(case, self._model)
@@ -109,21 +114,22 @@ class _Line:
             if waiting is not None and not self._bound.allows(needed):
                 waiting.result()
                 needed = memory.host
-            self._read_ahead(following, needed)
+            self._read_ahead(following, needed, size)
             result: Prediction | Exception = predict_ready(ready, self._model, self._options, layout, self._progress)
         except Exception as error:
             result = error
         self._progress.finish()
         return Outcome(case, result, seconds + time.monotonic() - started)
 
-    def _read_ahead(self, following: Case | None, needed: int) -> None:
+    def _read_ahead(self, following: Case | None, needed: int, like: Volume) -> None:
+        """Begin to read if there is memory for it; where no header tells, the following Case is taken for as large."""
         if following is None:
             return
         try:
-            reading = reading_bytes(peek_case_image(following), self._model)
+            size = peek_case_image(following) or like
         except MedsegError:  # said when it is its turn
             return
-        if self._bound.allows(needed + reading):
+        if self._bound.allows(needed + reading_bytes(size, self._model)):
             self._ahead = self._reader.submit(_read, following, self._model)
 
 

@@ -157,10 +157,15 @@ def predict_case(
     Raises DatasetError or GeometryError for files that can't be used, MedsegError when the prediction fails or the
     memory does not suffice.
     """
-    layout, memory = choose_layout(peek_case_image(case), model, options, Bound.of(options), case.name)
+    bound, size = Bound.of(options), peek_case_image(case)
+    ready = read_ready(case, model) if size is None else None
+    size = ready.prepared.image if ready is not None else size
+    assert size is not None  # either of the two
+    layout, memory = choose_layout(size, model, options, bound, case.name)
     if announce is not None:
         announce(memory)
-    return finish_case(predict_ready(read_ready(case, model), model, options, layout, progress), model, options)
+    ready = ready or read_ready(case, model)
+    return finish_case(predict_ready(ready, model, options, layout, progress), model, options)
 
 
 def read_ready(case: Case, model: Networks) -> Ready:

@@ -52,11 +52,6 @@ class Slab:
         z, y, x = self._axes
         return self._storage.zeros((z.patch, channels, y.padded, x.padded), self._dtype).transpose(0, 1)
 
-    @property
-    def finished(self) -> int:
-        """All rows of the padded image before this one have been handed out."""
-        return self._next
-
     def start_of(self, tile: Triple) -> int:
         """The first row of a tile, given by its place in the grid of tiles."""
         return self._axes[0].starts[tile[0]]

@@ -78,24 +78,28 @@ def predict_rows(
     place = storage or OnDevice(device)
     slab = NnunetSlab(len(networks), classes, axes, place) if combine == "nnunet" else Slab(classes, axes, place)
     for tile, scores in _tile_scores(_padded(image, axes), tiles, axes, ensemble, tile_batch, progress):
-        if slab.start_of(tile) > slab.finished:
-            ensemble.require_finite()
-            yield from _within_half(slab.finish(slab.start_of(tile)), case)
+        yield from _finite(slab.finish(slab.start_of(tile)), case)
         slab.add(tile, scores)
-    ensemble.require_finite()
-    yield from _within_half(slab.finish(), case)
+    yield from _finite(slab.finish(), case)
     progress.finish()
 
 
-def _within_half(finished: Iterable[Rows], case: str) -> Iterator[Rows]:
-    """The rows, unless sums in half precision have run over (beyond 65504), where nnU-Net stops as well."""
+def _finite(finished: Iterable[Rows], case: str) -> Iterator[Rows]:
+    """The rows, unless a value is not finite; every tile has a share in them, so that this finds what any tile had."""
     for rows in finished:
-        if rows.scores.dtype == torch.half and not bool(torch.isfinite(rows.scores).all()):
+        # A sum is finite only if every summand is, and needs no copy of the scores.
+        if bool(torch.isfinite(rows.scores.sum(dtype=torch.float32))):
+            yield rows
+            continue
+        if rows.scores.dtype == torch.half and not bool(rows.scores.isnan().any()):
             raise MedsegError(
                 f"Case '{case}': the network's logits are too large for half precision, in which nnU-Net adds them up. "
                 "Predict without compat=nnunet."
             )
-        yield rows
+        raise MedsegError(
+            f"Case '{case}': the network produced NaN or infinity. Look for NaN or extreme values in the image with "
+            "'medseg check'; if the image is sound, the model is damaged: train it again."
+        )
 
 
 class _Ensemble:
@@ -119,8 +123,6 @@ class _Ensemble:
         self._networks, self._flips, self._classes = networks, flips, classes
         self._combine, self._device, self.case = combine, device, case
         self._normalised = _ACTIVATIONS[activation] if combine == "probabilities" else None
-        # A sum is finite only if every summand is. It stays on the device, which is not waited for at every tile.
-        self._sum = torch.zeros((), device=device)
 
     @torch.inference_mode()
     def __call__(self, batch: NDArray[np.float32]) -> Tensor:
@@ -152,6 +154,8 @@ class _Ensemble:
 
         A few rows at a time, so that a copy of them is small and still in the processor's cache when it is needed.
         """
+        if first and self._normalised is None:
+            return total
         depth = total.shape[2]
         rows = max(1, _ROWS_BYTES * depth // (4 * total.numel()))
         for start in range(0, depth, rows):
@@ -160,12 +164,11 @@ class _Ensemble:
             part = logits[:, :, there]
             if self._normalised is not None:
                 part = self._normalised(part.float())
-            self._sum += part.sum(dtype=torch.float32)
             part = part.flip(axes) if axes else part
             here = total[:, :, start:stop]
             if not first:
                 here += part
-            elif self._normalised is not None:
+            else:
                 here.copy_(part)
         return total
 
@@ -175,14 +178,6 @@ class _Ensemble:
                 f"The network gave scores of shape {tuple(logits.shape[1:])} for a tile {tuple(tiles.shape[2:])}, but "
                 f"({self._classes}, {', '.join(str(size) for size in tiles.shape[2:])}) was expected: the model and "
                 "its plan do not belong together."
-            )
-
-    def require_finite(self) -> None:
-        """Raise MedsegError if a network has given NaN or infinity for any tile so far."""
-        if not bool(torch.isfinite(self._sum)):
-            raise MedsegError(
-                f"Case '{self.case}': the network produced NaN or infinity. Look for NaN or extreme values in the "
-                "image with 'medseg check'; if the image is sound, the model is damaged: train it again."
             )
 
 

@@ -22,7 +22,7 @@ def trained(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         assert main(["train", "fold=all", f"workspace={workspace.folder}", "iterations=12", "device=cpu"]) == 0
-        assert main(["calibrate", f"workspace={workspace.folder}", "mirror=false", "rate=0.6"]) == 0
+        assert main(["calibrate", f"workspace={workspace.folder}", "rate=0.6"]) == 0
     return workspace
 
 
@@ -50,7 +50,7 @@ def test_a_bundle_carries_it_without_a_case_s_name(trained, tmp_path):
 
 def test_the_same_cases_give_the_same_bytes(trained):
     before = trained.calibration.read_bytes()
-    assert main(["calibrate", f"workspace={trained.folder}", "mirror=false", "rate=0.6"]) == 0
+    assert main(["calibrate", f"workspace={trained.folder}", "rate=0.6"]) == 0
     assert trained.calibration.read_bytes() == before
 
 

@@ -11,7 +11,7 @@ from broken_files import nifti, voxels
 from PIL import Image as Pillow
 
 from medseg.errors import ImageFileError, MedsegError
-from medseg.images.formats import SUFFIXES, read_image, read_labels, stem_of, write_image, write_labels
+from medseg.images.formats import SUFFIXES, peek_image, read_image, read_labels, stem_of, write_image, write_labels
 
 ITK_SUFFIXES = [".mha", ".nrrd"]
 
@@ -218,3 +218,21 @@ def test_a_header_without_directions_leaves_left_and_right_unknown(tmp_path):
             assert not volume.orientation_known
             assert volume.spacing == (2.5, 1.2, 1.0)
             assert "left and right are unknown" in volume.remarks[0]
+
+
+@pytest.mark.parametrize("suffix", [*ITK_SUFFIXES, ".nii.gz"])
+@pytest.mark.parametrize("shape", [(6, 5, 4), (3, 6, 5, 4)])
+def test_a_header_alone_tells_the_size_and_place_of_an_image(tmp_path, suffix, shape):
+    source = read_image(itk_file(tmp_path / "source.mha", voxels("f4", shape[-3:])))
+    write_image(tmp_path / f"a{suffix}", voxels("f4", shape), source)
+    peeked, whole = peek_image(tmp_path / f"a{suffix}"), read_image(tmp_path / f"a{suffix}")
+    assert peeked.array.shape == whole.array.shape
+    assert np.array_equal(peeked.affine, whole.affine)
+    assert set(peeked.array.strides) == {0}, "takes no memory"
+
+
+def test_a_header_that_can_not_be_read_is_refused_and_a_picture_tells_nothing_before_it_is_read(tmp_path):
+    (tmp_path / "a.nii.gz").write_bytes(b"nothing")
+    refusal(tmp_path / "a.nii.gz", peek_image)
+    Pillow.fromarray(voxels("u1", (5, 4))).save(tmp_path / "a.png")
+    assert peek_image(tmp_path / "a.png") is None
