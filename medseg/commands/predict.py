@@ -16,6 +16,7 @@ from medseg.cases.case import Case
 from medseg.cases.labels import LabelTable
 from medseg.commands.chosen import FoldChoice, chosen_folds
 from medseg.commands.console import Bar, say
+from medseg.commands.predict_uncertainty import with_uncertainty, write_maps, write_worklist
 from medseg.errors import MedsegError, SettingsError
 from medseg.evaluation.palette import colors_of, topmost
 from medseg.evaluation.pictures import draw_comparison
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from medseg.inference.model import Model, Networks
     from medseg.inference.pipeline import Outcome
     from medseg.inference.predict import Prediction
+    from medseg.uncertainty.case import CaseUncertainty
 
 _PICTURES = 5
 
@@ -71,12 +73,16 @@ class PredictSettings(Settings):
     """Keep the labels that an earlier, interrupted run with the same model has written."""
     postprocess: bool = True
     """Apply the component rules that 'medseg select' has learned, if any."""
+    uncertainty: Literal["none", "tta", "ensemble"] = "none"
+    """Maps and numbers of how sure it is; tta: by mirror images of each fold (with mirror=true), ensemble: by folds."""
+    rate: float = Field(default=0.9, gt=0, lt=1)
+    """With uncertainty and after 'medseg calibrate': how often guaranteed contours, volumes and Dice should hold."""
     picture: bool = True
     """Draw a PNG of the first few cases."""
 
 
 SETTINGS = (PredictSettings,)
-_DECISIVE = ("quality", "mirror", "step", "combine", "compat", "engine", "postprocess")
+_DECISIVE = ("quality", "mirror", "step", "combine", "compat", "engine", "postprocess", "uncertainty", "rate")
 """Settings that change the labels, beside the model itself."""
 
 
@@ -86,6 +92,7 @@ class _Outcomes:
 
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    uncertain: dict[str, CaseUncertainty] = field(default_factory=dict)
     largest_memory: int = 0
 
 
@@ -106,6 +113,8 @@ def run(words: Mapping[str, str]) -> int:
     device = choose_device(settings.device)
     networks = model.load(settings.configuration, chosen_folds(settings.folds), device, settings.engine)
     options = _options(settings, device)
+    if settings.uncertainty != "none":
+        options = with_uncertainty(options, model, networks, settings.uncertainty, settings.rate)
     outcome = _Outcomes(failed={complaint.case: str(complaint) for complaint in complaints})
     if settings.skip_existing:
         outcome.done = _earlier(settings, networks, targets)
@@ -116,6 +125,8 @@ def run(words: Mapping[str, str]) -> int:
         _predict_all(cases, targets, networks, options, settings, outcome)
     finally:
         _record(settings, words, model, networks, options, outcome)
+    if options.spread is not None:
+        write_worklist(settings.output, options.spread, list(outcome.uncertain.values()))
     return _conclude(settings, cases, outcome)
 
 
@@ -123,7 +134,7 @@ def _options(settings: PredictSettings, device: torch.device) -> Options:
     return Options.of(
         settings.quality or ("best" if settings.compat else DEFAULT_QUALITY),
         device,
-        settings.mirror,
+        True if settings.mirror is None and settings.uncertainty == "tta" else settings.mirror,
         settings.step,
         tile_batch=settings.tile_batch,
         combine=settings.compat or settings.combine,
@@ -157,6 +168,8 @@ def _predict_all(
             if isinstance(one.result, Exception):
                 raise one.result
             remarks = _write(targets[case.name], one.result, networks.labels, settings, len(outcome.done))
+            if options.spread is not None:
+                outcome.uncertain[case.name] = write_maps(settings.output / "uncertainty", one.result)
         except Exception as error:
             # The others should not wait for a fault of ours either; alone, the case shows its whole traceback.
             if not isinstance(error, MedsegError) and len(cases) == 1:
