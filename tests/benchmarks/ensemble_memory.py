@@ -1,8 +1,8 @@
 """Peak memory of an ensemble of ten with uncertainty against that of a single network, each in a process of its own.
 
 Run from the project's folder: ``python tests/benchmarks/ensemble_memory.py`` (a minute). The networks have random
-weights and eight mirror images each; words: ``size=160`` (voxels of each axis), ``networks=10``. Prints the peaks beyond
-what the program takes before it predicts, the maps' own size, and by how much the ensemble needs more.
+weights and eight mirror images each; words: ``size=160`` (voxels of each axis), ``networks=10``. Prints the peaks
+beyond what the program takes before it predicts, the maps' own size, and by how much the ensemble needs more.
 """
 
 import subprocess
