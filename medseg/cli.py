@@ -14,10 +14,10 @@ from collections.abc import Sequence
 COMMANDS: dict[str, str] = {
     "plan": "measure a dataset and plan networks for it",
     "train": "prepare the data, train a fold and score it",
-    "compare": "train several networks or losses alike and compare them",
     "select": "compare configurations and pairs on held-out cases, learn post-processing",
     "calibrate": "learn from held-out cases how far probabilities can be trusted",
     "predict": "segment new images with a trained model",
+    "dicom": "segment DICOM studies: a folder, a folder they arrive in, a port or an archive",
     "bundle": "collect trained folds in one folder to carry away",
     "export": "write a model as ONNX or TorchScript for other programs",
     "import": "turn a trained nnU-Net v2 model into a bundle",

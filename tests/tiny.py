@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from medseg.cases.case import Case
 from medseg.cases.dataset import Dataset
@@ -12,6 +13,9 @@ from medseg.cases.formats import save_dataset
 from medseg.cases.labels import Label, LabelTable
 from medseg.images.formats import write_image, write_labels
 from medseg.images.volume import Volume
+from medseg.networks.build import build_network
+from medseg.networks.weights import save_weights
+from medseg.paths import Workspace
 from medseg.planning.plan import ChannelPlan, ConfigurationPlan, Machine, NetworkPlan, Plan, TrainingPlan
 from medseg.preprocessing.grid import Grid
 from medseg.preprocessing.store import PreparedRecord, sample_locations
@@ -174,3 +178,22 @@ def write_prepared(folder: Path, name: str, labels: np.ndarray, table: LabelTabl
         targets=len(table.targets),
         ignores=table.ignore is not None,
     ).save(place / "case.json")
+
+
+def write_untrained_model(folder: Path, seed: int = 0, table: LabelTable = TABLE) -> Path:
+    """A workspace whose only fold holds random weights, as if it were trained."""
+    plan, workspace = tiny_plan(), Workspace(folder)
+    configuration = plan.configurations["3d_fullres"]
+    plan.save(workspace.plan)
+    table.save(workspace.labels)
+    torch.manual_seed(seed)
+    description = {
+        "configuration_name": "3d_fullres",
+        "configuration": configuration.model_dump(mode="json", exclude_none=True),
+        "channels": 1,
+        "classes": len(table),
+        "mirror_axes": [],
+    }
+    state = build_network(configuration.network, 3, 1, len(table)).state_dict()
+    save_weights(workspace.weights("3d_fullres", 0), state, description)
+    return folder

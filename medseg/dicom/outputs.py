@@ -21,6 +21,8 @@ from medseg.arrays import Labels
 from medseg.cases.labels import LabelTable
 from medseg.dicom.codes import meaning_of
 from medseg.dicom.contours import make_structure_set
+from medseg.dicom.deidentify import mark
+from medseg.dicom.formats import FILES, Format
 from medseg.dicom.origin import NOT_FOR_CLINICAL_USE, Origin
 from medseg.dicom.parametric_map import make_entropy_map
 from medseg.dicom.segmentation import Segment, make_segmentation, segments_of
@@ -32,18 +34,6 @@ from medseg.evaluation.pictures import draw_comparison
 from medseg.images.dicom.series import Series
 from medseg.images.formats import write_labels
 from medseg.images.volume import Volume
-
-Format = Literal["seg", "sr", "nifti", "csv", "png", "rtstruct", "pmap"]
-FILES: Mapping[Format, str] = {
-    "seg": "segmentation.dcm",
-    "sr": "report.dcm",
-    "pmap": "entropy.dcm",
-    "rtstruct": "contours.dcm",
-    "nifti": "labels.nii.gz",
-    "csv": "measurements.csv",
-    "png": "overlay.png",
-}
-"""What each format is called in the folder of a study."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,6 +52,14 @@ class Found:
     origin: Origin
     entropy: NDArray[np.float32] | None = None
     """Nats, on the same grid."""
+    marked: bool = False
+    """Say in every object that the patient's identity was removed; the headers are those of such images."""
+
+    def save(self, dataset: Dataset, path: Path) -> None:
+        """Write an object."""
+        if self.marked:
+            mark(dataset)
+        dataset.save_as(path, enforce_file_format=True)
 
 
 def write_outputs(
@@ -84,7 +82,7 @@ def write_outputs(
     if "csv" in formats:
         write_table(folder / FILES["csv"], measured)
     if "png" in formats:
-        _draw(folder / FILES["png"], found)
+        _draw(folder / FILES["png"], found, {one.structure: one.volume_ml for one in measured})
     return measured, remarks
 
 
@@ -132,25 +130,25 @@ def _write_dicom(
     if segments and {"seg", "sr"} & set(formats):
         segmentation = make_segmentation(found.headers, frames, segments, found.origin, kind)
         if "seg" in formats:
-            segmentation.save_as(folder / FILES["seg"])
+            found.save(segmentation, folder / FILES["seg"])
     if not segments:
         remarks.append("No structure was found, so there is no segmentation.")
     if "sr" in formats:
         by_name = {one.structure: one for one in measured}
         report = make_report(found.headers, segmentation, segments, by_name, found.origin)
-        report.save_as(folder / FILES["sr"])
+        found.save(report, folder / FILES["sr"])
     if "rtstruct" in formats and segments:
         if len(found.headers) != len(frames):
             remarks.append("No RT Structure Set was written: contours refer to single images, and this is one file.")
         else:
             structures = make_structure_set(found.headers, frames, segments, found.origin)
-            structures.save_as(folder / FILES["rtstruct"], enforce_file_format=True)
+            found.save(structures, folder / FILES["rtstruct"])
     if "pmap" in formats:
         if found.entropy is None:
             raise MedsegError("A parametric map was asked for, but no entropy was computed.")
         entropy = on_frames(found.series, found.headers, found.entropy)
         largest = log(2) if found.table.activation == "sigmoid" else log(found.table.outputs)
-        make_entropy_map(found.headers, entropy, largest, found.origin).save_as(folder / FILES["pmap"])
+        found.save(make_entropy_map(found.headers, entropy, largest, found.origin), folder / FILES["pmap"])
     return remarks
 
 
@@ -172,15 +170,17 @@ def write_table(path: Path, measured: Sequence[Measurement]) -> None:
             writer.writerow([*row, f"{one.mean_entropy_nats:.6g}"] if entropy else row)
 
 
-def _draw(path: Path, found: Found) -> None:
+def _draw(path: Path, found: Found, volumes_ml: Mapping[str, float]) -> None:
+    """The first channel without and with the structures, and their volumes."""
     image, table = found.image, found.table
+    names = [f"{name}  {volumes_ml[name]:.3g} mL" if name in volumes_ml else name for name in table.target_names]
     draw_comparison(
         path,
         image.array[0],
         None,
         topmost(found.labels, table),
         image.spacing,
-        table.target_names,
+        names,
         colors_of(table.targets),
         f"{found.origin.name}   {NOT_FOR_CLINICAL_USE}",
         image.affine,

@@ -19,7 +19,7 @@ from pydicom import Dataset
 from medseg.arrays import Labels, label_dtype
 from medseg.cases.labels import LabelTable, Target
 from medseg.dicom.codes import meaning_of
-from medseg.dicom.origin import NOT_FOR_CLINICAL_USE, Origin, new_object
+from medseg.dicom.origin import Origin, new_object
 from medseg.dicom.sources import as_sources
 from medseg.errors import GeometryError
 from medseg.evaluation.palette import colors_of
@@ -65,7 +65,7 @@ def make_segmentation(
         pixel_array=_pixels(labels, segments, kind),
         segmentation_type=kind,
         segment_descriptions=[_describe(segment, origin) for segment in segments],
-        content_description=NOT_FOR_CLINICAL_USE,
+        content_description=origin.notice,
         content_label="MEDSEG",
         series_description=origin.series_description,
         **new_object("SEG"),
@@ -81,7 +81,7 @@ def _describe(segment: Segment, origin: Origin) -> hd.seg.SegmentDescription:
         segment_label=target.name[:64],
         segmented_property_category=meaning.category,
         segmented_property_type=meaning.concept(),
-        algorithm_type="AUTOMATIC",
+        algorithm_type=origin.made,
         algorithm_identification=origin.algorithm(),
         tracking_uid=segment.tracking_uid,
         tracking_id=target.name[:64],

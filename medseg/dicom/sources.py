@@ -53,9 +53,28 @@ def completed(headers: Sequence[Dataset]) -> list[Dataset]:
         for keyword in _ALWAYS_THERE:
             if keyword not in source:
                 setattr(source, keyword, None)
-        if first is None:  # an enhanced image says it frame by frame
+        if "SharedFunctionalGroupsSequence" in source:
+            _share(source)
+        if first is None:  # an enhanced image has it in its groups
             continue
         if np.abs(np.subtract(source.ImageOrientationPatient, first)).max() > _ORIENTATION_TOLERANCE:
             raise GeometryError("The slices of the series lie in different orientations; no object can hold them all.")
         source.ImageOrientationPatient = first
     return sources
+
+
+def _share(source: Dataset) -> None:
+    """Put what an enhanced image says of each frame where it says what all frames share, if it is the same."""
+    shared, frames = source.SharedFunctionalGroupsSequence[0], source.get("PerFrameFunctionalGroupsSequence") or []
+    for sequence, keyword in (
+        ("PlaneOrientationSequence", "ImageOrientationPatient"),
+        ("PixelMeasuresSequence", "PixelSpacing"),
+    ):
+        found = [frame[sequence].value[0] for frame in frames if sequence in frame]
+        if sequence in shared or not found:
+            continue
+        first = found[0].get(keyword)
+        for other in found:
+            if np.abs(np.subtract(other.get(keyword), first)).max() > _ORIENTATION_TOLERANCE:
+                raise GeometryError("The frames of the image do not lie alike; no DICOM object can hold them all.")
+        setattr(shared, sequence, [copy.deepcopy(found[0])])

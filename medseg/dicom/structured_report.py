@@ -54,7 +54,8 @@ def make_report(
         procedure_reported=codes.SCT.ImagingProcedure,
         imaging_measurements=groups or [_nothing_found(sources, origin)],
         title=codes.DCM.ImagingMeasurementReport,
-        referenced_images=list(sources),
+        # Of an enhanced image highdicom can't describe the library entry; the evidence names it all the same.
+        referenced_images=None if "NumberOfFrames" in sources[0] else list(sources),
     )
     evidence = [*sources] if segmentation is None else [segmentation, *sources]
     report = sr.Comprehensive3DSR(

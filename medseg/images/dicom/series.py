@@ -117,6 +117,11 @@ class Series:
         return self.geometry.planes, header.rows + rows, header.columns + columns
 
     @property
+    def voxels(self) -> int:
+        """Of all slices."""
+        return len(self.slices) * self.slices[0].header.rows * self.slices[0].header.columns
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """Each file once, in the order of slices."""
         return tuple(dict.fromkeys(one.path for one in self.slices))
