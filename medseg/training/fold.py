@@ -37,8 +37,6 @@ class Trained:
     course: Course
     seconds_of_checks: float
     """Spent in this process on predicting held-out Cases."""
-    steps: int
-    """Iterations that this process did."""
 
 
 def train_fold(
@@ -91,7 +89,7 @@ def train_fold(
     if fabric.is_global_zero:
         save_weights(folder / "weights.safetensors", network.state_dict(), describe_weights(recipe, steps.course))
     fabric.barrier()
-    return Trained(network, steps.course, steps.watcher.seconds, steps.course.iteration - course.iteration)
+    return Trained(network, steps.course, steps.watcher.seconds)
 
 
 def _batches(patches: PatchDataset, steps: AfterStep, recipe: Recipe, workers: int) -> Iterable[tuple[Tensor, Tensor]]:
