@@ -14,6 +14,7 @@ from collections.abc import Sequence
 COMMANDS: dict[str, str] = {
     "plan": "measure a dataset and plan networks for it",
     "train": "prepare the data, train a fold and score it",
+    "compare": "train several networks or losses alike and compare them",
     "select": "compare configurations and pairs on held-out cases, learn post-processing",
     "calibrate": "learn from held-out cases how far probabilities can be trusted",
     "predict": "segment new images with a trained model",

@@ -5,7 +5,7 @@ Every file goes through ``medseg.images.formats``; nothing here knows a file for
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -15,7 +15,7 @@ import numpy as np
 from medseg.cases.labels import LabelTable
 from medseg.cases.laterality import named_by_side
 from medseg.errors import Complaint, DatasetError, GeometryError
-from medseg.images.formats import can_tell_orientation, peek_image, read_image, read_labels_for
+from medseg.images.formats import can_tell_orientation, is_dicom, peek_image, read_image, read_labels_for
 from medseg.images.volume import Volume, require_same_grid
 
 
@@ -49,8 +49,7 @@ def read_case_image(case: Case, channels: int) -> Volume:
     Raises DatasetError for an unreadable file or another number of channels, GeometryError when channels differ.
     """
     volumes = [read_image(path) for path in case.images]
-    for path, volume in zip(case.images[1:], volumes[1:], strict=True):
-        require_same_grid(volumes[0], volume, f"Case '{case.name}': {case.images[0].name}", path.name)
+    volumes = [volumes[0], *(on_one_grid(case, volumes[0], other, path) for path, other in _others(case, volumes))]
     array = volumes[0].array if len(volumes) == 1 else np.concatenate([volume.array for volume in volumes])
     if array.shape[0] != channels:
         raise DatasetError(
@@ -71,6 +70,23 @@ def peek_case_image(case: Case) -> Volume | None:
         return None
     shape = (sum(len(volume.array) for volume in volumes), *volumes[0].shape)
     return replace(volumes[0], array=np.broadcast_to(np.float32(0), shape))
+
+
+def on_one_grid(case: Case, first: Volume, other: Volume, path: Path) -> Volume:
+    """Another channel (from ``path``) on the first one's grid, where it has to be already unless both are DICOM.
+
+    Raises GeometryError where it is not, or where nothing says how two series lie to one another.
+    """
+    if is_dicom(path) and is_dicom(case.images[0]):
+        from medseg.images.dicom.one_grid import onto_grid
+
+        other = onto_grid(other, first)
+    require_same_grid(first, other, f"Case '{case.name}': {case.images[0].name}", path.name)
+    return other
+
+
+def _others(case: Case, volumes: Sequence[Volume]) -> Iterator[tuple[Path, Volume]]:
+    return zip(case.images[1:], volumes[1:], strict=True)
 
 
 def read_case_labels(case: Case, table: LabelTable, image: Volume) -> Volume:

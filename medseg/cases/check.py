@@ -15,7 +15,7 @@ from typing import ClassVar
 import numpy as np
 
 from medseg.arrays import Spacing
-from medseg.cases.case import Case, doubt_sides
+from medseg.cases.case import Case, doubt_sides, on_one_grid
 from medseg.cases.check_labels import label_complaints, table_complaints
 from medseg.cases.content import content_key, unordered_key
 from medseg.cases.dataset import Dataset
@@ -188,10 +188,13 @@ def _grid_complaints(case: Case, volumes: list[Volume | None]) -> Iterator[Compl
     for name, path, other in zip(
         [*names[1:], "the labels"], [*case.images[1:], case.labels], others, strict=True
     ):  # the last is the labels
-        if first is None or other is None:
+        if first is None or other is None or path is None:
             continue
         try:
-            require_same_grid(first, other, f"Case '{case.name}': {names[0]}", name)
+            if path == case.labels:
+                require_same_grid(first, other, f"Case '{case.name}': {names[0]}", name)
+            else:
+                on_one_grid(case, first, other, path)
         except GeometryError as error:
             yield _about(case, "grid-mismatch", str(error), "", file=path)
 

@@ -1,7 +1,7 @@
 """Which layout a folder or file has, and the Dataset in it.
 
-Understood: Medical Segmentation Decathlon, nnU-Net raw, a ``dataset.yaml``, a CSV, a pair of folders. Each has a module
-of its own that fills a Draft; the same data gives the same Dataset in all of them.
+Understood: Medical Segmentation Decathlon, nnU-Net raw, a ``dataset.yaml``, a CSV, a pair of folders, DICOM studies.
+Each has a module of its own that fills a Draft; the same data gives the same Dataset in all of them.
 """
 
 from __future__ import annotations
@@ -11,18 +11,21 @@ from pathlib import Path
 from medseg.cases.dataset import Dataset
 from medseg.cases.dataset_json import read_dataset_json
 from medseg.cases.decathlon import read_decathlon
+from medseg.cases.dicom_studies import read_dicom
 from medseg.cases.draft import Draft
 from medseg.cases.folders import pair_in, read_folders
 from medseg.cases.listing import lists_cases, load_listing, read_listing, read_table, save_listing
 from medseg.cases.nnunet_raw import read_nnunet_raw
 from medseg.errors import DatasetError
+from medseg.images.formats import find_dicom
 
 LAYOUTS = """\
   - dataset.yaml that lists cases: name, channels, labels, cases
   - dataset.csv with the columns case, image (or image_0, image_1, ...), labels, patient
   - Medical Segmentation Decathlon: dataset.json with a "training" list
   - nnU-Net raw: dataset.json, imagesTr/CASE_0000.nii.gz, labelsTr/CASE.nii.gz
-  - images/ and labels/ with files of the same names"""
+  - images/ and labels/ with files of the same names
+  - DICOM studies whose labels are DICOM-SEG or RTSTRUCT"""
 
 
 def read_dataset(path: Path) -> Dataset:
@@ -75,6 +78,8 @@ def _read_folder(draft: Draft) -> None:
         raise DatasetError(f"{folder} holds several tables: {names}. Name one with dataset=FILE.")
     elif pair is not None:
         read_folders(draft, *pair)
+    elif find_dicom(folder) is not None:
+        read_dicom(draft)
     else:
         raise DatasetError(f"{_found(folder)} Understood are:\n{LAYOUTS}")
 

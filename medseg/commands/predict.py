@@ -13,14 +13,17 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, PositiveInt
 
 from medseg.cases.case import Case
+from medseg.cases.dicom_studies import find_dicom_cases
 from medseg.cases.labels import LabelTable
 from medseg.commands.chosen import FoldChoice, chosen_folds
 from medseg.commands.console import Bar, say
-from medseg.errors import MedsegError, SettingsError
+from medseg.commands.predict_uncertainty import with_uncertainty, write_maps, write_worklist
+from medseg.errors import Complaint, MedsegError, SettingsError
 from medseg.evaluation.palette import colors_of, topmost
 from medseg.evaluation.pictures import draw_comparison
-from medseg.images.formats import write_labels
-from medseg.inference.inputs import find_cases, suffix_of
+from medseg.images.dicom import require_extra
+from medseg.images.formats import find_dicom, write_labels
+from medseg.inference.inputs import find_cases, has_images, suffix_of
 from medseg.inference.options import DEFAULT_QUALITY, Options, Quality
 from medseg.run_record import RunRecord, record_run
 from medseg.settings import Bytes, Settings, build
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
     from medseg.inference.model import Model, Networks
     from medseg.inference.pipeline import Outcome
     from medseg.inference.predict import Prediction
+    from medseg.uncertainty.case import CaseUncertainty
 
 _PICTURES = 5
 
@@ -40,11 +44,13 @@ class PredictSettings(Settings):
     """Settings of ``medseg predict``."""
 
     input: Path
-    """An image file or a folder of them; several channels of a case are named X_0000, X_0001, ..."""
+    """An image file or a folder of them, or of DICOM studies; several channels are named X_0000, X_0001, ..."""
     output: Path
     """Folder for the labels, one file for each case in the format of its image."""
     model: Path | None = None
     """A bundle or a workspace; by default the workspace last used from here."""
+    select: Path | None = None
+    """A YAML file with a rule for each channel: which series of a DICOM study it is (.github/dicom.md)."""
     configuration: str | None = None
     """2d, 3d_fullres, ...; by default the plan's own choice."""
     folds: FoldChoice = "all"
@@ -71,12 +77,16 @@ class PredictSettings(Settings):
     """Keep the labels that an earlier, interrupted run with the same model has written."""
     postprocess: bool = True
     """Apply the component rules that 'medseg select' has learned, if any."""
+    uncertainty: Literal["none", "tta", "ensemble"] = "none"
+    """Maps and numbers of how sure it is; tta: by mirror images of each fold (with mirror=true), ensemble: by folds."""
+    rate: float = Field(default=0.9, gt=0, lt=1)
+    """With uncertainty and after 'medseg calibrate': how often guaranteed contours, volumes and Dice should hold."""
     picture: bool = True
     """Draw a PNG of the first few cases."""
 
 
 SETTINGS = (PredictSettings,)
-_DECISIVE = ("quality", "mirror", "step", "combine", "compat", "engine", "postprocess")
+_DECISIVE = ("quality", "mirror", "step", "combine", "compat", "engine", "postprocess", "uncertainty", "rate")
 """Settings that change the labels, beside the model itself."""
 
 
@@ -86,6 +96,7 @@ class _Outcomes:
 
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    uncertain: dict[str, CaseUncertainty] = field(default_factory=dict)
     largest_memory: int = 0
 
 
@@ -100,12 +111,14 @@ def run(words: Mapping[str, str]) -> int:
     model = open_model(settings.model)
     if settings.model is None:
         say(f"Model: {model.folder} (the workspace last used from here)")
-    cases, complaints = find_cases(settings.input, [channel.name for channel in model.plan.channels])
-    targets = {case.name: settings.output / f"{case.name}{suffix_of(case.images[0])}" for case in cases}
+    cases, complaints = _find(settings, [channel.name for channel in model.plan.channels])
+    targets = {case.name: settings.output / _file_of(case) for case in cases}
     _require_apart(cases, targets)
     device = choose_device(settings.device)
     networks = model.load(settings.configuration, chosen_folds(settings.folds), device, settings.engine)
     options = _options(settings, device)
+    if settings.uncertainty != "none":
+        options = with_uncertainty(options, model, networks, settings.uncertainty, settings.rate)
     outcome = _Outcomes(failed={complaint.case: str(complaint) for complaint in complaints})
     if settings.skip_existing:
         outcome.done = _earlier(settings, networks, targets)
@@ -116,6 +129,8 @@ def run(words: Mapping[str, str]) -> int:
         _predict_all(cases, targets, networks, options, settings, outcome)
     finally:
         _record(settings, words, model, networks, options, outcome)
+    if options.spread is not None:
+        write_worklist(settings.output, options.spread, list(outcome.uncertain.values()))
     return _conclude(settings, cases, outcome)
 
 
@@ -123,7 +138,7 @@ def _options(settings: PredictSettings, device: torch.device) -> Options:
     return Options.of(
         settings.quality or ("best" if settings.compat else DEFAULT_QUALITY),
         device,
-        settings.mirror,
+        True if settings.mirror is None and settings.uncertainty == "tta" else settings.mirror,
         settings.step,
         tile_batch=settings.tile_batch,
         combine=settings.compat or settings.combine,
@@ -131,6 +146,26 @@ def _options(settings: PredictSettings, device: torch.device) -> Options:
         max_memory=settings.max_memory,
         scratch=settings.output,
     )
+
+
+def _find(settings: PredictSettings, channels: Sequence[str]) -> tuple[list[Case], list[Complaint]]:
+    """The Cases and what is wrong with others; of DICOM studies the manifest is written as well."""
+    if not settings.input.is_dir() or has_images(settings.input) or find_dicom(settings.input) is None:
+        if settings.select is not None:
+            raise SettingsError(f"select= chooses among DICOM series, but {settings.input} is no folder of studies.")
+        return find_cases(settings.input, channels)
+    require_extra()
+    from medseg.images.dicom.selection import SeriesRules
+
+    rules = None if settings.select is None else SeriesRules.load(settings.select)
+    found = find_dicom_cases(settings.input, channels, rules)
+    found.manifest.save(settings.output / "manifest.json")
+    return found.cases, found.complaints
+
+
+def _file_of(case: Case) -> str:
+    """The labels' file name: in the format of the image, for DICOM (which ``medseg dicom`` writes) NIfTI."""
+    return f"{case.name}{suffix_of(case.images[0]) or '.nii.gz'}"
 
 
 def _predict_all(
@@ -157,6 +192,8 @@ def _predict_all(
             if isinstance(one.result, Exception):
                 raise one.result
             remarks = _write(targets[case.name], one.result, networks.labels, settings, len(outcome.done))
+            if options.spread is not None:
+                outcome.uncertain[case.name] = write_maps(settings.output / "uncertainty", one.result)
         except Exception as error:
             # The others should not wait for a fault of ours either; alone, the case shows its whole traceback.
             if not isinstance(error, MedsegError) and len(cases) == 1:
@@ -279,7 +316,7 @@ def _record(
 
 def _conclude(settings: PredictSettings, cases: Sequence[Case], outcome: _Outcomes) -> int:
     say(f"{len(outcome.done)} predicted, {len(outcome.failed)} failed; labels are in {settings.output}")
-    files = {case.name: f"{case.name}{suffix_of(case.images[0])}" for case in cases}
+    files = {case.name: _file_of(case) for case in cases}
     for name, sentence in sorted(outcome.failed.items()):
         say(f"  - {sentence if name in sentence else f'{name}: {sentence}'}")
         if name in files and (settings.output / files[name]).exists():

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from medseg.training.recipe import Recipe
 
 
-__all__ = ["SETTINGS", "run"]
+__all__ = ["SETTINGS", "prepare", "run"]
 
 
 def run(words: Mapping[str, str]) -> None:
@@ -47,13 +47,14 @@ def run(words: Mapping[str, str]) -> None:
     # Processes that Fabric starts for more devices run this same command; only the first one speaks.
     first = int(os.environ.get("LOCAL_RANK", "0")) == 0
     with Bar() if first else nullcontext(Silent()) as progress:
-        _prepare(job, chosen, progress)
+        prepare(job, chosen, progress)
         fabric = _launch(settings)
         for fold in chosen:
             _train_one(job, fold, fabric, progress if fabric.is_global_zero else Silent())
 
 
-def _prepare(job: TrainJob, chosen: Sequence[Fold], progress: Progress) -> None:
+def prepare(job: TrainJob, chosen: Sequence[Fold], progress: Progress) -> None:
+    """Prepare the Cases of the chosen folds, as far as that has not been done."""
     from medseg.preprocessing.store import prepare_cases
 
     needed = {case.name: case for fold in chosen for cases in cases_of(job, fold) for case in cases}
@@ -111,6 +112,7 @@ def _launch(settings: TrainSettings) -> Fabric:
 def _train_one(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) -> None:
     import torch
 
+    from medseg.inference.devices import peak_memory_bytes
     from medseg.training.fold import train_fold
     from medseg.training.validation import validate_fold
 
@@ -132,7 +134,9 @@ def _train_one(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) ->
     tracker = _tracker(job, folder) if fabric.is_global_zero else None
     workers = loader_workers(job.settings, fabric)
     start = first_weights(job, recipe, folder)
+    worked = time.process_time()
     done = train_fold(fabric, recipe, job.prepared, folder, progress, workers, job.settings.save_every, tracker, start)
+    worked, memory = time.process_time() - worked, peak_memory_bytes(fabric.device)
     if tracker is not None:
         tracker.close()
     trained = time.monotonic()
@@ -148,7 +152,9 @@ def _train_one(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) ->
         "checks": round(done.seconds_of_checks, 1),
         "validation": round(time.monotonic() - trained, 1),
     }
-    _record(job, recipe, folder, {"seconds": seconds, "device": str(fabric.device), "processes": fabric.world_size})
+    facts = {"seconds": seconds, "device": str(fabric.device), "processes": fabric.world_size}
+    facts |= {"training_cpu_seconds": round(worked, 2), "steps": done.steps, "peak_memory_bytes": memory}
+    _record(job, recipe, folder, facts)
     _show(job, fold, folder, done.course, scores)
     fabric.barrier()
 

@@ -8,7 +8,7 @@ sides; the test is Wilcoxon's signed-rank test on the Cases' mean Dice.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -90,6 +90,15 @@ def compare(tables: Mapping[str, DiceTable], reference: str) -> tuple[Compared, 
             )
         compared.append(one)
     return tuple(sorted(compared, key=lambda one: -one.dice))
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """The p-values of tests made together, corrected for their number (Holm 1979), in the order given."""
+    corrected, largest = [0.0] * len(p_values), 0.0
+    for rank, index in enumerate(np.argsort(p_values, kind="stable").tolist()):
+        largest = max(largest, min(1.0, (len(p_values) - rank) * p_values[index]))
+        corrected[index] = largest
+    return corrected
 
 
 def _resampled(table: DiceTable) -> NDArray[np.float64]:

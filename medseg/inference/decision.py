@@ -23,6 +23,10 @@ class LargestClass:
     classes: int
 
     @property
+    def outputs(self) -> int:
+        return self.classes
+
+    @property
     def largest_index(self) -> int:
         return self.classes - 1
 
@@ -59,6 +63,10 @@ class RegionsFound:
     """The label index of each region, in their order."""
     logits: bool = False
     """Whether the scores are logits; their sigmoid is taken in float32, as in nnU-Net."""
+
+    @property
+    def outputs(self) -> int:
+        return len(self.written)
 
     @property
     def largest_index(self) -> int:

@@ -19,8 +19,7 @@ from medseg.errors import SettingsError
 from medseg.images.volume import Volume
 from medseg.inference.components import apply_rules
 from medseg.inference.model import Networks
-from medseg.inference.options import Options
-from medseg.inference.passes import Accumulator
+from medseg.inference.options import Accumulator, Options
 from medseg.inference.predict import predict_together
 from medseg.inference.restore import crop_view
 from medseg.preprocessing.grid import Grid

@@ -49,6 +49,11 @@ def find_cases(path: Path, channels: Sequence[str]) -> tuple[list[Case], list[Co
     return cases, complaints
 
 
+def has_images(folder: Path) -> bool:
+    """Whether a folder itself holds files of a known suffix."""
+    return bool(_images(folder))
+
+
 def suffix_of(path: Path) -> str:
     """The file's image suffix as written: ``.nii.gz`` of ``a_0000.nii.gz``."""
     return path.name[len(stem_of(path)) :]

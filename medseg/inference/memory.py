@@ -201,6 +201,7 @@ def _sum(parts: list[Memory]) -> Memory:
 def _at_work(image: Volume, model: Networks, options: Options, layout: Layout) -> Memory:
     """What one configuration's networks, slab and rows take while it predicts."""
     configuration, classes = model.configuration, model.labels.outputs
+    classes += options.spread.channels if options.spread is not None else 0
     channels = _channels(image, model)
     _, height, width = _padded_shape(image, model)
     _, b, c = _turned_shape(image, model)

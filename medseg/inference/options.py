@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import torch
+    from torch import Tensor
+
+    from medseg.preprocessing.grid import Grid
 
 Combine = Literal["probabilities", "logits", "nnunet"]
 """What is averaged; nnunet: logits in half precision and with its weights, to meet nnU-Net's labels to the voxel."""
@@ -32,6 +37,41 @@ EFFORTS: dict[Quality, Effort] = {
 """best is nnU-Net's own way; what the others lose and win is measured by tests/benchmarks/quality.py."""
 
 
+@runtime_checkable
+class Accumulator(Protocol):
+    """What takes the members' probabilities as they are computed, so that they are never kept for a whole image."""
+
+    def add(self, index: int, rows: Sequence[Tensor]) -> None:
+        """Probabilities ``(K, Y, X)`` of every member on row ``index`` of the crop box, network axes, ascending.
+
+        Behind them come the channels of ``Options.spread``, where there is one. Float32 on the device that adds up;
+        valid until the next call.
+        """
+        ...
+
+
+@runtime_checkable
+class Spread(Protocol):
+    """What is averaged beside the probabilities, so that members' disagreement is known (``medseg.uncertainty``)."""
+
+    channels: int
+    """How many numbers of a voxel come behind its probabilities."""
+    is_of_mirror_images: bool
+    """Whether each mirror image is a member; else those of a network are averaged before."""
+
+    def of(self, probabilities: Tensor) -> Tensor:
+        """What is averaged over members: ``(B, K, ...)`` becomes ``(B, K + channels, ...)``."""
+        ...
+
+    def finish(self, scores: Tensor) -> Tensor:
+        """Averages ``(K + channels, ...)`` on the prepared grid as they are to be interpolated, in as many channels."""
+        ...
+
+    def accumulator(self, grid: Grid) -> Accumulator:
+        """What is to see the rows of one Case."""
+        ...
+
+
 @dataclass(frozen=True)
 class Options:
     """How a Case is predicted; nothing here changes what the model is."""
@@ -46,6 +86,8 @@ class Options:
     """Apply the component rules that ``medseg select`` has learned, where the model has any."""
     max_memory: int | None = None
     """Bytes that the program may use in all; by default what the computer has free."""
+    spread: Spread | None = None
+    """What is known of the members beside their mean; only for probabilities."""
     scratch: Path | None = None
     """Folder for files of scores that the memory can't hold; without it there are none."""
 

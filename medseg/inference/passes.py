@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,7 +21,7 @@ from medseg.images.volume import Volume
 from medseg.inference.decision import Decision, decide, decision_of
 from medseg.inference.memory import Layout
 from medseg.inference.model import Networks
-from medseg.inference.options import Options
+from medseg.inference.options import Accumulator, Options
 from medseg.inference.restore import crop_view, restore_labels, restore_scores
 from medseg.inference.slab import Rows
 from medseg.inference.sliding_window import predict_rows
@@ -35,18 +34,6 @@ from medseg.progress import Progress, Silent
 _Key = tuple[int, tuple[float, float, float]]
 
 
-@runtime_checkable
-class Accumulator(Protocol):
-    """What takes the members' probabilities as they are computed, so that they are never kept for a whole image."""
-
-    def add(self, index: int, rows: Sequence[Tensor]) -> None:
-        """Probabilities ``(K, Y, X)`` of every member on row ``index`` of the crop box, network axes, ascending.
-
-        Float32 on the device that adds up; valid until the next call.
-        """
-        ...
-
-
 class LabelsOfAverage:
     """Label indices on the file's own grid by the mean probabilities of some members, each with the same weight."""
 
@@ -56,7 +43,8 @@ class LabelsOfAverage:
 
     def add(self, index: int, rows: Sequence[Tensor]) -> None:
         """Decide on one row of the crop box."""
-        average = sum(rows[place] for place in self._places[1:]) + rows[self._places[0]]
+        first, *others = (rows[place][: self._decision.outputs] for place in self._places)
+        average = sum(others) + first
         self._crop[index] = decide(average / len(self._places), self._decision).cpu().numpy()
 
 
@@ -110,14 +98,15 @@ class Passes:
         """Label indices ``(Z, Y, X)`` on the image's own grid by one member alone, without post-processing."""
         if member.identity not in self._labels:
             decision = decision_of(member.labels, logits=self._options.combine != "probabilities")
-            grid, rows = self.scores(member)
+            grid, found = self.scores(member)
+            rows = (Rows(part.start, part.scores[: member.labels.outputs]) for part in found)
             self._labels[member.identity] = restore_labels(rows, grid, decision)
         return self._labels[member.identity]
 
     def stream(self, accumulators: Sequence[Accumulator]) -> None:
         """Give every member's probabilities to the accumulators, row by row of the crop box."""
         grid = self._prepared.prepare(self._members[0])[1]
-        streams = [restore_scores(rows, grid) for grid, rows in map(self.scores, self._members)]
+        streams = [restore_scores(self._spread_out(rows), grid) for grid, rows in map(self.scores, self._members)]
         # One member shows its own tiles.
         progress = self._progress if self._progress is not None and len(self._members) > 1 else Silent()
         progress.start(self._case or "predicting", grid.cropped_shape[0])
@@ -126,6 +115,11 @@ class Passes:
                 accumulator.add(index, rows)
             progress.advance()
         progress.finish()
+
+    def _spread_out(self, rows: Iterable[Rows]) -> Iterable[Rows]:
+        """The rows as they are to be interpolated."""
+        spread = self._options.spread
+        return rows if spread is None else (Rows(part.start, spread.finish(part.scores)) for part in rows)
 
     def _computed(self, member: Networks, title: str, progress: Progress | None) -> Iterator[Rows]:
         return network_rows(
@@ -164,7 +158,9 @@ class Passes:
             depth, height, width = self._prepared.prepare(member)[1].prepared_shape
             storage = self._layout.storage(self._options)
             dtype = torch.half if self._options.combine == "nnunet" else torch.float32
-            kept = storage.zeros((depth, member.labels.outputs, height, width), dtype)
+            spread = self._options.spread
+            channels = member.labels.outputs + (spread.channels if spread else 0)
+            kept = storage.zeros((depth, channels, height, width), dtype)
             for part in self._computed(member, f"{self._case} ({member.name})", self._progress):
                 kept[part.start : part.start + part.scores.shape[1]] = part.scores.transpose(0, 1)
                 storage.settle()
@@ -200,6 +196,7 @@ def network_rows(
         tile_batch=layout.tile_batch(configuration, image.shape[0], labels.outputs, options),
         combine=options.combine,
         activation=labels.activation,
+        spread=options.spread,
         storage=layout.storage(options),
         case=case,
         progress=progress,

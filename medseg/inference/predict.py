@@ -23,8 +23,8 @@ from medseg.inference.components import apply_rules
 from medseg.inference.decision import decision_of
 from medseg.inference.memory import Bound, Layout, Memory, choose_layout
 from medseg.inference.model import Networks
-from medseg.inference.options import Combine, Options
-from medseg.inference.passes import Accumulator, LabelsOfAverage, Passes, PreparedImage, network_rows
+from medseg.inference.options import Accumulator, Combine, Options
+from medseg.inference.passes import LabelsOfAverage, Passes, PreparedImage, network_rows
 from medseg.inference.restore import restore_labels, restore_scores
 from medseg.planning.plan import ConfigurationPlan
 from medseg.preprocessing.grid import Grid
@@ -133,6 +133,8 @@ class Prediction:
     image: Volume
     """As read; what the labels are written like."""
     remarks: tuple[str, ...]
+    seen: Accumulator | None = None
+    """What ``Options.spread`` has made and shown the rows."""
 
 
 @dataclass(frozen=True)
@@ -180,8 +182,8 @@ def read_ready(case: Case, model: Networks) -> Ready:
 
 def predict_ready(ready: Ready, model: Networks, options: Options, layout: Layout, progress: Progress) -> Prediction:
     """Run the networks over a Case that is prepared. Raises MedsegError when that fails."""
-    members, name = (model, *model.beside), ready.case
-    if len(members) == 1:
+    members, name, spread = (model, *model.beside), ready.case, options.spread
+    if len(members) == 1 and spread is None:
         indices = Passes(ready.prepared, members, options, layout, name, progress).labels(model)
         return Prediction(name, indices, ready.prepared.image, ready.remarks)
     if options.combine != "probabilities":
@@ -189,8 +191,10 @@ def predict_ready(ready: Ready, model: Networks, options: Options, layout: Layou
             "Only the probabilities of several configurations can be averaged, not their logits. Name one with "
             "configuration=NAME, or leave combine= and compat= out."
         )
-    (indices,) = _averaged(ready.prepared, members, [range(len(members))], options, layout, name, progress)
-    return Prediction(name, indices, ready.prepared.image, ready.remarks)
+    seen = spread.accumulator(ready.prepared.prepare(model)[1]) if spread is not None else None
+    others = (lambda _: [seen]) if seen is not None else None
+    (indices,) = _averaged(ready.prepared, members, [range(len(members))], options, layout, name, progress, others)
+    return Prediction(name, indices, ready.prepared.image, ready.remarks, seen)
 
 
 def finish_case(prediction: Prediction, model: Networks, options: Options) -> Prediction:

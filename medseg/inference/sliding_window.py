@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from medseg.arrays import Image, Triple
 from medseg.errors import MedsegError
 from medseg.inference.onednn import fast_convolutions
-from medseg.inference.options import Combine
+from medseg.inference.options import Combine, Spread
 from medseg.inference.slab import NnunetSlab, Rows, Slab
 from medseg.inference.storage import OnDevice, Storage
 from medseg.inference.tiles import AxisTiles, tile_grid
@@ -55,6 +55,7 @@ def predict_rows(
     tile_batch: int = 1,
     combine: Combine = "probabilities",
     activation: Activation = "softmax",
+    spread: Spread | None = None,
     storage: Storage | None = None,
     case: str = "",
     progress: Progress | None = None,
@@ -65,18 +66,19 @@ def predict_rows(
     probabilities (what ``activation`` makes of logits) or as logits; overlapping tiles are averaged with Gaussian
     weights (``combine="nnunet"``: in half precision, network by network). ``tile_batch`` tiles go through a network at
     once; it is halved when a GPU's memory does not suffice. Tiles that hold one value only are computed once for each
-    value. Scores are added up in ``storage``, by default on ``device``. ``case`` is the name used in errors. Raises
-    MedsegError when a network gives a value that is not finite, or too large for half precision where that is asked
-    for, or when a single tile does not fit.
+    value. ``spread`` adds channels of its own to the scores. Scores are added up in ``storage``, by default on
+    ``device``. ``case`` is the name used in errors. Raises MedsegError when a network gives a value that is not finite,
+    or too large for half precision where that is asked for, or when a single tile does not fit.
     """
     progress = progress or Silent()
-    ensemble = _Ensemble(networks, mirror_combinations(mirror_axes), classes, combine, activation, device, case)
+    ensemble = _Ensemble(networks, mirror_combinations(mirror_axes), classes, combine, activation, spread, device, case)
     axes = tile_grid(image.shape[1:], patch, step)
     z, y, x = (range(len(axis.starts)) for axis in axes)
     tiles = list(product(z, y, x))
     progress.start(case or "predicting", len(tiles))
     place = storage or OnDevice(device)
-    slab = NnunetSlab(len(networks), classes, axes, place) if combine == "nnunet" else Slab(classes, axes, place)
+    channels = classes + (spread.channels if spread else 0)
+    slab = NnunetSlab(len(networks), classes, axes, place) if combine == "nnunet" else Slab(channels, axes, place)
     for tile, scores in _tile_scores(_padded(image, axes), tiles, axes, ensemble, tile_batch, progress):
         yield from _finite(slab.finish(slab.start_of(tile)), case)
         slab.add(tile, scores)
@@ -115,13 +117,14 @@ class _Ensemble:
         classes: int,
         combine: Combine,
         activation: Activation,
+        spread: Spread | None,
         device: torch.device,
         case: str,
     ) -> None:
         if not networks:
             raise MedsegError("There is no network to predict with.")
         self._networks, self._flips, self._classes = networks, flips, classes
-        self._combine, self._device, self.case = combine, device, case
+        self._combine, self._spread, self._device, self.case = combine, spread, device, case
         self._normalised = _ACTIVATIONS[activation] if combine == "probabilities" else None
 
     @torch.inference_mode()
@@ -132,22 +135,35 @@ class _Ensemble:
         tiles = tiles.to(self._device, non_blocking=True)
         if self._combine == "nnunet":
             return torch.cat([self._average([network], tiles) for network in self._networks], dim=1)
-        return self._average(self._networks, tiles)
+        return self._average(self._networks, tiles) if self._spread is None else self._with_spread(self._spread, tiles)
 
-    def _average(self, networks: Sequence[nn.Module], tiles: Tensor) -> Tensor:
+    def _with_spread(self, spread: Spread, tiles: Tensor) -> Tensor:
+        """The mean over members of what ``spread`` makes of each one's probabilities; no member outlives its turn."""
         total: Tensor | None = None
-        for network, flip in product(networks, self._flips):
+        flips = [[flip] for flip in self._flips] if spread.is_of_mirror_images else [self._flips]
+        for network, together in product(self._networks, flips):
+            found = spread.of(self._average([network], tiles, together))
+            total = found if total is None else total.add_(found)
+        assert total is not None
+        return total.div_(len(self._networks) * len(flips))
+
+    def _average(
+        self, networks: Sequence[nn.Module], tiles: Tensor, flips: Sequence[tuple[int, ...]] | None = None
+    ) -> Tensor:
+        flips = self._flips if flips is None else flips
+        total: Tensor | None = None
+        for network, flip in product(networks, flips):
             axes = [axis + 2 for axis in flip]
             with autocast(self._device, half=self._combine == "nnunet"), fast_convolutions(self._device):
                 logits = network(tiles.flip(axes) if axes else tiles)
             self._require_shape(logits, tiles)
-            if total is None and (self._combine == "nnunet" or logits.dtype == torch.float32):
-                total = self._added(logits, logits, [], first=True)  # the first one is not flipped
+            if total is None and not axes and (self._combine == "nnunet" or logits.dtype == torch.float32):
+                total = self._added(logits, logits, [], first=True)
             else:
                 total = torch.zeros(logits.shape, device=self._device) if total is None else total
                 self._added(total, logits, axes, first=False)
         assert total is not None  # there is a network, and not flipping is one of the flips
-        return total if len(networks) * len(self._flips) == 1 else total.div_(len(networks) * len(self._flips))
+        return total if len(networks) * len(flips) == 1 else total.div_(len(networks) * len(flips))
 
     def _added(self, total: Tensor, logits: Tensor, axes: list[int], first: bool) -> Tensor:
         """Add to ``total`` what a network gave, flipped back; ``first``: ``total`` is itself what it gave.

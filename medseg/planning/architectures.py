@@ -36,6 +36,13 @@ class Architecture:
     plain: bool = True
     """Whether its stages are plain convolutions, which may end with channel attention (network.attention)."""
 
+    def counts(self, depth: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Convolutions (or blocks) of each of ``depth`` encoder stages, and of each decoder stage."""
+        encoder = (self.encoder + (self.encoder[-1],) * depth)[:depth]
+        if self.bottleneck is not None:
+            encoder = (*encoder[:-1], self.bottleneck)
+        return encoder, (self.decoder,) * (depth - 1)
+
 
 ARCHITECTURES: dict[str, Architecture] = {
     "unet": Architecture("unet", "plain U-Net as nnU-Net plans it (Isensee et al. 2021)", unet),

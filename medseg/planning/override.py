@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from medseg.documents import Record
 from medseg.errors import SettingsError
-from medseg.planning.architectures import require_possible
+from medseg.planning.architectures import architecture, require_possible
 from medseg.planning.plan import ConfigurationPlan, Plan, TrainingPlan
 from medseg.settings import build, read_value, require_known, setting_names
 
@@ -64,6 +64,26 @@ def override_plan(plan: Plan, configuration: str | None, words: Mapping[str, str
             "configurations": {**plan.configurations, name: changed},
             "training": _apply(TrainingPlan, plan.training, for_training),
             "reasons": reasons,
+        }
+    )
+
+
+def with_network(plan: Plan, configuration: str, name: str) -> Plan:
+    """The Plan with another network in one configuration: same patch, batch, widths, strides and kernels, and as many
+    convolutions or blocks per stage as that network has. Raises PlanError for a network that can't be so."""
+    configured = plan.configurations[configuration]
+    encoder, decoder = architecture(name).counts(len(configured.network.features))
+    changes = {"name": name, "encoder_convolutions": encoder, "decoder_convolutions": decoder}
+    if name == configured.network.name:
+        return plan
+    network = configured.network.model_copy(update=changes)
+    require_possible(network)
+    reasons = {f"configurations.{configuration}.network.{key}": "chosen to be compared" for key in changes}
+    changed = configured.model_copy(update={"network": network})
+    return plan.model_copy(
+        update={
+            "configurations": {**plan.configurations, configuration: changed},
+            "reasons": {**plan.reasons, **reasons},
         }
     )
 

@@ -99,16 +99,14 @@ def size_configuration(
 def to_network(topology: Topology, kind: Architecture, base_features: int, widest: float) -> tuple[NetworkPlan, Triple]:
     """The NetworkPlan of a topology, and its patch as (z, y, x); two axes get a z of 1."""
     depth = len(topology.strides)
-    encoder = (kind.encoder + (kind.encoder[-1],) * depth)[:depth]
-    if kind.bottleneck is not None:
-        encoder = (*encoder[:-1], kind.bottleneck)
+    encoder, decoder = kind.counts(depth)
     network = NetworkPlan(
         name=kind.name,
         features=tuple(min(base_features * 2**stage, round(base_features * widest)) for stage in range(depth)),
         strides=tuple(_triple(stride) for stride in topology.strides),
         kernels=tuple(_triple(kernel) for kernel in topology.kernels),
         encoder_convolutions=encoder,
-        decoder_convolutions=(kind.decoder,) * (depth - 1),
+        decoder_convolutions=decoder,
     )
     return network, _triple(topology.patch)
 

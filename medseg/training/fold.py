@@ -37,6 +37,8 @@ class Trained:
     course: Course
     seconds_of_checks: float
     """Spent in this process on predicting held-out Cases."""
+    steps: int
+    """Iterations that this process did."""
 
 
 def train_fold(
@@ -89,7 +91,7 @@ def train_fold(
     if fabric.is_global_zero:
         save_weights(folder / "weights.safetensors", network.state_dict(), describe_weights(recipe, steps.course))
     fabric.barrier()
-    return Trained(network, steps.course, steps.watcher.seconds)
+    return Trained(network, steps.course, steps.watcher.seconds, steps.course.iteration - course.iteration)
 
 
 def _batches(patches: PatchDataset, steps: AfterStep, recipe: Recipe, workers: int) -> Iterable[tuple[Tensor, Tensor]]:

@@ -1,12 +1,19 @@
 """From trained folds to ``calibration.json``, and a bundle that carries it."""
 
+import csv
+
+import numpy as np
 import pytest
 
+from medseg.cases.case import read_case_image
 from medseg.cases.folds import Fold, Folds
+from medseg.cases.formats import read_dataset
 from medseg.cli import main
+from medseg.images.formats import read_image, read_labels
 from medseg.inference.bundle import open_model
 from medseg.paths import Workspace
 from medseg.uncertainty.calibration import Calibration
+from medseg.uncertainty.case import MAPS, UncertaintySummary
 
 from tiny import write_tiny_workspace
 
@@ -52,6 +59,63 @@ def test_the_same_cases_give_the_same_bytes(trained):
     before = trained.calibration.read_bytes()
     assert main(["calibrate", f"workspace={trained.folder}", "rate=0.6"]) == 0
     assert trained.calibration.read_bytes() == before
+
+
+def predict(workspace, output, *words):
+    images = read_dataset(workspace.dataset).cases[0].images[0].parent
+    model = f"model={workspace.folder}"
+    return main(["predict", model, f"input={images}", f"output={output}", "picture=false", "device=cpu", *words])
+
+
+def test_prediction_adds_maps_contours_and_a_worklist_and_leaves_the_labels_alone(trained, tmp_path, capsys):
+    assert predict(trained, tmp_path / "plain", "mirror=true") == 0
+    assert predict(trained, tmp_path / "sure", "uncertainty=tta", "rate=0.6") == 0
+    assert "Most urgent first" in capsys.readouterr().out
+    summary = UncertaintySummary.load(tmp_path / "sure" / "uncertainty.json")
+    assert summary.is_calibrated
+    assert len(summary.cases) == 5
+    scores = [case.review_score for case in summary.cases]
+    assert scores == sorted(scores, reverse=True)
+    rows = list(csv.DictReader((tmp_path / "sure" / "worklist.csv").read_text().splitlines()))
+    assert [row["case"] for row in rows[::2]] == [case.case for case in summary.cases]
+    name = summary.cases[0].case
+    image = read_case_image(read_dataset(trained.dataset).cases[0], 1)
+    for kind in MAPS:
+        found = read_image(tmp_path / "sure" / "uncertainty" / name / f"{kind}.nii.gz")
+        assert found.shape == image.shape
+        np.testing.assert_allclose(found.affine, image.affine)
+        assert found.array.min() >= 0
+    assert read_labels(tmp_path / "sure" / "uncertainty" / name / "contours_2.nii.gz").shape == image.shape
+    for case in summary.cases:
+        plain, sure = (read_labels(tmp_path / folder / f"{case.case}.nii.gz").array for folder in ("plain", "sure"))
+        np.testing.assert_array_equal(plain, sure)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["uncertainty=ensemble", "folds=[0]"], "there is only one. Train more folds"),
+        (["uncertainty=tta", "folds=[0]", "mirror=false"], "there is only one. Allow mirror=true"),
+        (["uncertainty=tta", "combine=logits"], "needs averaged probabilities"),
+        (["uncertainty=dropout"], "uncertainty"),
+    ],
+)
+def test_what_can_not_disagree_is_refused_in_one_sentence(trained, tmp_path, capsys, words, sentence):
+    assert predict(trained, tmp_path / "out", *words) == 2
+    assert sentence in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_calibration_of_other_networks_is_refused(trained, tmp_path, capsys):
+    before = trained.calibration.read_text()
+    try:
+        Calibration.load(trained.calibration).model_copy(update={"identities": {"3d_fullres": "x"}}).save(
+            trained.calibration
+        )
+        assert predict(trained, tmp_path / "out", "uncertainty=tta") == 2
+    finally:
+        trained.calibration.write_text(before)
+    assert "Run 'medseg calibrate' again" in capsys.readouterr().err
 
 
 def test_without_a_trained_fold_one_sentence_says_what_to_do(tmp_path, monkeypatch, capsys):

@@ -15,6 +15,9 @@ from medseg.networks.weights import save_weights
 from medseg.paths import Workspace
 from medseg.planning.plan import ChannelPlan, ConfigurationPlan, Machine, NetworkPlan, Plan, TrainingPlan
 
+from messy_dicom import CASES
+from tiny_dicom import affine_of, coded_voxels, make_series, save, uid
+
 LABELS = LabelTable(labels=(Label(name="liver", value=7), Label(name="tumour", value=300)))
 AFFINE = np.array([[0, 0, -1.1, 30], [0, 1.2, 0, -5], [2.0, 0, 0, 7], [0, 0, 0, 1]])
 
@@ -219,3 +222,36 @@ def test_too_little_memory_is_said_with_the_amount_that_would_do(here, capsys):
     assert "6x9x8 voxels and 3 classes need at least" in printed
     named = printed.split("Give it max_memory=")[1].split()[0]
     assert main([*common, f"max_memory={named}"]) == 0
+
+
+def test_a_folder_of_dicom_series_is_predicted_and_what_became_of_every_file_is_told(here, capsys):
+    make_workspace(here / "w")
+    for number in range(2):
+        save(make_series(coded_voxels((9, 14, 12)), name=f"series {number}"), here / f"studies/{number}")
+    CASES["gantry tilt 15 degrees"].write(here / "studies/tilted")
+    assert main(["predict", "input=studies", "output=out", "model=w", "mirror=false", "picture=false"]) == 2
+    printed = capsys.readouterr().out
+    assert "2 predicted, 1 failed" in printed
+    assert "slices are tilted by 15.00 degrees" in printed
+    manifest = json.loads((here / "out/manifest.json").read_text())
+    accepted = [entry["name"] for entry in manifest["series"] if entry["accepted"]]
+    assert sorted(path.name for path in (here / "out").glob("*.nii.gz")) == sorted(f"{x}.nii.gz" for x in accepted)
+    labels = read_labels(here / "out" / f"{accepted[0]}.nii.gz")
+    np.testing.assert_allclose(labels.affine, affine_of(), atol=1e-4)
+
+
+def test_rules_choose_the_series_of_a_study_and_need_a_folder_of_studies(here, capsys):
+    make_workspace(here / "w")
+    study = {"StudyInstanceUID": uid("study")}
+    save(make_series(coded_voxels((9, 14, 12)), name="thick", SeriesDescription="thick", **study), here / "in/a")
+    save(make_series(coded_voxels((9, 14, 12)), name="thin", SeriesDescription="thin", **study), here / "in/b")
+    rules = {"kind": "series_rules", "format": 1, "channels": [{"channel": "t1", "description": "THIN"}]}
+    (here / "rules.yaml").write_text(json.dumps(rules))
+    words = ["output=out", "model=w", "mirror=false", "picture=false", "select=rules.yaml"]
+    assert main(["predict", "input=in", *words]) == 0
+    (choice,) = json.loads((here / "out/manifest.json").read_text())["choices"]
+    assert choice["channels"][0]["unfit"][0]["reason"] == "'THIN' is not found in its description"
+    assert len(list((here / "out").glob("*.nii.gz"))) == 1
+    make_image(here / "images/a.nii.gz")
+    assert main(["predict", "input=images", *words]) == 2
+    assert "is no folder of studies" in capsys.readouterr().err

@@ -7,8 +7,8 @@ Knows no pixels and no model. A rule that is left out allows everything; of seve
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
-from typing import ClassVar, Literal
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 from pydantic import Field, field_validator
@@ -119,13 +119,17 @@ def misfit(series: Series, rule: ChannelRule) -> str:
         (not rule.not_description or not _found(rule.not_description, shown), f"'{rule.not_description}' is found"),
         (set(rule.image_type) <= set(series.image_type), f"its ImageType is {'/'.join(series.image_type)}"),
         (not rule.orientation or plane_of(series) in rule.orientation, f"it is {plane_of(series)}"),
-        (_within(len(series.slices), rule.slices), f"it has {len(series.slices)} slices"),
+        (_within(float(len(series.slices)), rule.slices), f"it has {len(series.slices)} slices"),
         (_within(z, rule.slice_spacing_mm), f"its slices are {z:g} mm apart"),
         (_within(y, rule.pixel_spacing_mm) and _within(x, rule.pixel_spacing_mm), f"its pixels are {y:g} x {x:g} mm"),
         (rule.contrast in (None, series.has_contrast), "with contrast" if series.has_contrast else "without contrast"),
     )
-    doubtful = [flag for flag in _DOUBTFUL if flag in series.flags and flag not in rule.allow_flags]
-    return next((why for is_so, why in checks if not is_so), ", ".join(doubtful))
+    return next((why for is_so, why in checks if not is_so), doubts_about(series, rule.allow_flags))
+
+
+def doubts_about(series: Series, allowed: Collection[str] = ()) -> str:
+    """Why nobody should take a series for an examination without saying so; empty where nothing speaks against it."""
+    return ", ".join(flag for flag in _DOUBTFUL if flag in series.flags and flag not in allowed)
 
 
 def plane_of(series: Series) -> Plane:
@@ -139,7 +143,7 @@ def plane_of(series: Series) -> Plane:
     return _PLANES[nearest] if cosine >= np.cos(np.radians(_OBLIQUE_DEGREES)) else "oblique"
 
 
-def _within(value: float | int, limits: tuple[float | int, float | int] | None) -> bool:
+def _within(value: float, limits: Sequence[Any] | None) -> bool:
     return limits is None or limits[0] <= value <= limits[1]
 
 
@@ -157,7 +161,7 @@ _KEYS: dict[Preference, Callable[[Series], float]] = {
 }
 
 
-def _rank(series: Series, rule: ChannelRule) -> tuple[float | int | str, ...]:
+def _rank(series: Series, rule: ChannelRule) -> tuple[Any, ...]:
     return (*(_KEYS[preference](series) for preference in rule.prefer), series.uid, series.part)
 
 
