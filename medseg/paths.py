@@ -32,6 +32,11 @@ class Workspace:
         return self.folder / "plan.yaml"
 
     @property
+    def picture(self) -> Path:
+        """The dataset and what the plan's networks see of it."""
+        return self.folder / "plan.png"
+
+    @property
     def labels(self) -> Path:
         return self.folder / "labels.yaml"
 

@@ -21,7 +21,7 @@ from medseg.cases.phantoms import PhantomRecipe, load_recipe, phantoms_named, wr
 from medseg.cases.test_set import draw_test_set, require_apart, set_aside
 from medseg.commands.console import Bar, say, table
 from medseg.commands.plan_machine import memory_probe, settle_machine
-from medseg.commands.plan_show import show_plan, show_reasons
+from medseg.commands.plan_show import draw_picture, show_plan, show_reasons
 from medseg.documents import read_text
 from medseg.errors import DatasetError
 from medseg.paths import RUNS, Workspace
@@ -114,6 +114,7 @@ def run(words: Mapping[str, str]) -> None:
     show_plan(planned, dataset, workspace)
     if settings.explain:
         show_reasons(planned.plan)
+        draw_picture(planned.plan, fingerprint, dataset, workspace)
 
 
 def _without_test_set(dataset: Dataset, settings: PlanSettings) -> Dataset:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from medseg.cases.dataset import Dataset
 from medseg.commands.console import say, table
 from medseg.paths import Workspace
+from medseg.planning.fingerprint import Fingerprint
 from medseg.planning.fitting import Means, gigabytes
 from medseg.planning.patch import Sized
 from medseg.planning.plan import Plan
@@ -45,13 +47,30 @@ def show_plan(planned: Planned, dataset: Dataset, workspace: Workspace) -> None:
 def show_reasons(plan: Plan) -> None:
     """Print every value of the Plan with its reason."""
     content = plan.content()
-    rows = []
     for key in leaf_keys(content):
         value: Any = content
         for part in key.split("."):
             value = value[int(part)] if isinstance(value, list) else value[part]
-        rows.append((key, _shown(value), plan.reasons.get(key, "")))
-    table("Why", ["value", "is", "because"], rows)
+        if key in plan.reasons:
+            say(f"{key}: {_shown(value)}\n    {plan.reasons[key]}")
+
+
+def draw_picture(plan: Plan, fingerprint: Fingerprint, dataset: Dataset, workspace: Workspace) -> None:
+    """Draw the dataset and the patches over its median case (by volume), as that is prepared for the network."""
+    from medseg.cases.case import read_case_image, read_case_labels
+    from medseg.evaluation.plan_picture import draw_plan
+    from medseg.preprocessing.prepare import prepare_image, prepare_labels
+
+    volumes = {case.name: math.prod(case.cropped_shape) * math.prod(case.spacing) for case in fingerprint.cases}
+    median = sorted(volumes, key=lambda name: (volumes[name], name))[len(volumes) // 2]
+    case = next(case for case in dataset.cases if case.name == median)
+    image = read_case_image(case, len(dataset.channels))
+    labels = read_case_labels(case, dataset.labels, image)
+    prepared, grid = prepare_image(image, plan, plan.configurations[plan.default_configuration])
+    shown = prepare_labels(labels, grid, len(dataset.labels), dataset.labels.ignore_index)
+    path = workspace.picture
+    draw_plan(path, fingerprint, plan, dataset.labels, median, prepared[0], shown, grid.prepared_spacing)
+    say(f"The dataset and what its networks see of it: {path}")
 
 
 def given_up(planned: Planned, means: Means) -> list[str]:

@@ -28,7 +28,7 @@ from medseg.evaluation.views import View, choose_views, grey_range, turned
 from medseg.files import written_whole
 
 _DPI = 130
-_INK, _FAINT = "#222222", "#8a8a8a"
+INK, FAINT = "#222222", "#8a8a8a"
 _VEIL = (0.75, 0.75, 0.75, 0.55)
 _HALO = withStroke(linewidth=1.6, foreground="black")
 _PANEL_INCHES = 3.3
@@ -104,11 +104,11 @@ def draw_comparison(
                 _draw_structures(ax, view, labels, shown, colors, faint=image is not None)
                 _draw_veil(ax, view, unknown)
             for index in shown if heading == "prediction" and truth is not None else ():
-                _draw_outline(ax, view, truth == index, "white", 0.6)
+                draw_outline(ax, view, truth == index, "white", 0.6)
             note = "prediction (white: labels)" if heading == "prediction" and truth is not None else heading
             _label_panel(ax, view, note if row == 0 else "", first=column == 0)
     _draw_legend(figure, shown, names, colors, veiled=unknown is not None)
-    _save(path, figure)
+    save(path, figure)
 
 
 def draw_curves(path: Path, rows: Sequence[Mapping[str, float | None]], early_decays: Sequence[int] = ()) -> None:
@@ -135,16 +135,16 @@ def draw_curves(path: Path, rows: Sequence[Mapping[str, float | None]], early_de
                     f"{y[-1]:.3f}", (x[-1], y[-1]), (0, -14), textcoords="offset points", ha="right", color=color
                 )
     for ax, heading in zip(panels, ("Loss", "Dice", "Learning rate"), strict=True):
-        _dress(ax, heading)
-        ax.set_xlabel("iteration", color=_FAINT)
+        dress(ax, heading)
+        ax.set_xlabel("iteration", color=FAINT)
         ax.grid(axis="y", color="#e6e6e6", linewidth=0.8)
         for iteration in early_decays:
-            ax.axvline(iteration, color=_FAINT, linestyle=":", linewidth=1.2, label="plateau")
+            ax.axvline(iteration, color=FAINT, linestyle=":", linewidth=1.2, label="plateau")
     panels[1].set_ylim(0, 1)
     if panels[1].lines:
         panels[1].legend(frameon=False, loc="lower right")
     panels[2].yaxis.set_major_formatter("{x:g}")
-    _save(path, figure)
+    save(path, figure)
 
 
 def draw_candidates(path: Path, candidates: Sequence[Compared], chosen: str) -> None:
@@ -157,13 +157,13 @@ def draw_candidates(path: Path, candidates: Sequence[Compared], chosen: str) -> 
         filled = _BLUE if one.name == chosen else "white"
         ax.plot(one.dice, place, "o", markersize=9, color=_BLUE, markerfacecolor=filled, markeredgewidth=1.6)
         text = f"{one.dice:.3f}" + (" (chosen)" if one.name == chosen else "")
-        ax.annotate(text, (one.dice, place), (0, 8), textcoords="offset points", ha="center", color=_INK, fontsize=9)
-    ax.set_yticks(range(len(candidates)), [_plain(one.name) for one in reversed(candidates)])
+        ax.annotate(text, (one.dice, place), (0, 8), textcoords="offset points", ha="center", color=INK, fontsize=9)
+    ax.set_yticks(range(len(candidates)), [plain(one.name) for one in reversed(candidates)])
     ax.set_ylim(-0.5, len(candidates) - 0.3)
-    ax.set_xlabel("mean Dice of held-out cases and its 95 % interval", color=_FAINT)
+    ax.set_xlabel("mean Dice of held-out cases and its 95 % interval", color=FAINT)
     ax.grid(axis="x", color="#e6e6e6", linewidth=0.8)
-    _dress(ax, "Configurations and pairs")
-    _save(path, figure)
+    dress(ax, "Configurations and pairs")
+    save(path, figure)
 
 
 def draw_scores(path: Path, scores: Scores, colors: Sequence[Color] | None = None) -> None:
@@ -178,25 +178,25 @@ def draw_scores(path: Path, scores: Scores, colors: Sequence[Color] | None = Non
         failed = [0.0 for item in found if item.status in ("missed", "false_alarm")]
         color = fractions(colors[place])
         _draw_strip(ax, place, scored, color)
-        ax.plot(failed, [place + shift for shift in _jitter(len(failed))], "x", color=_INK, markersize=5)
+        ax.plot(failed, [place + shift for shift in jitter(len(failed))], "x", color=INK, markersize=5)
         dice = structure.metrics.get("dice")
         if dice is not None:
             if dice.low is not None and dice.high is not None:
-                ax.plot([dice.low, dice.high], [place, place], color=_INK, linewidth=2.2, solid_capstyle="butt")
-            ax.plot(dice.mean, place, "D", color="white", markeredgecolor=_INK, markersize=5.5)
+                ax.plot([dice.low, dice.high], [place, place], color=INK, linewidth=2.2, solid_capstyle="butt")
+            ax.plot(dice.mean, place, "D", color="white", markeredgecolor=INK, markersize=5.5)
             ax.annotate(f"{dice.mean:.3f}", (1.015, place), xycoords=("axes fraction", "data"), va="center")
-    _dress(ax, "Dice of every case")
-    ax.set_yticks(range(count), [_plain(structure.name) for structure in scores.structures])
+    dress(ax, "Dice of every case")
+    ax.set_yticks(range(count), [plain(structure.name) for structure in scores.structures])
     ax.set_ylim(count - 0.4, -0.6)
     ax.set_xlim(*_dice_range(scores))
     ax.grid(axis="x", color="#e6e6e6", linewidth=0.8)
-    handles = [Line2D([], [], marker="D", color=_INK, markerfacecolor="white", linewidth=2.2, markersize=5.5)]
+    handles = [Line2D([], [], marker="D", color=INK, markerfacecolor="white", linewidth=2.2, markersize=5.5)]
     texts = ["mean and its 95 % interval"]
     if any(structure.n_missed + structure.n_false_alarm for structure in scores.structures):
-        handles.append(Line2D([], [], marker="x", color=_INK, linewidth=0, markersize=5))
+        handles.append(Line2D([], [], marker="x", color=INK, linewidth=0, markersize=5))
         texts.append("missed or false alarm")
     figure.legend(handles, texts, loc="outside lower center", ncols=2, frameon=False, fontsize=9)
-    _save(path, figure)
+    save(path, figure)
 
 
 def _grid(views: Sequence[View], columns: int, title: str, structures: int) -> tuple[Figure, Any]:
@@ -224,7 +224,7 @@ def _grid(views: Sequence[View], columns: int, title: str, structures: int) -> t
             "hspace": gap / (float(np.mean(heights)) * inches_per_mm),
         },
     )
-    figure.suptitle(_plain(title), x=0.35 / page[0], y=1 - 0.12 / page[1], ha="left", va="top", color=_INK, fontsize=12)
+    figure.suptitle(plain(title), x=0.35 / page[0], y=1 - 0.12 / page[1], ha="left", va="top", color=INK, fontsize=12)
     for row, view in enumerate(views):
         spare = (width - view.size_mm[1]) / 2
         for ax in axes[row]:
@@ -251,7 +251,7 @@ def _draw_structures(
         overlay[cut == index] = (*fractions(colors[index - 1]), 0.4 if faint else 0.75)
     _show(ax, view, overlay)
     for index in shown:
-        _draw_outline(ax, view, labels == index, fractions(colors[index - 1]), 1.3)
+        draw_outline(ax, view, labels == index, fractions(colors[index - 1]), 1.3)
 
 
 def _draw_veil(ax: Axes, view: View, unknown: Mask | None) -> None:
@@ -261,7 +261,8 @@ def _draw_veil(ax: Axes, view: View, unknown: Mask | None) -> None:
         _show(ax, view, veil)
 
 
-def _draw_outline(ax: Axes, view: View, mask: NDArray[np.bool_], color: Any, width: float) -> None:
+def draw_outline(ax: Axes, view: View, mask: NDArray[np.bool_], color: Any, width: float) -> None:
+    """The border of a mask (Z, Y, X) in a view, in mm."""
     cut = np.pad(view.cut(mask), 1)
     if not cut.any():
         return
@@ -278,9 +279,14 @@ def _show(ax: Axes, view: View, pixels: NDArray[Any], **options: Any) -> None:
 
 def _label_panel(ax: Axes, view: View, heading: str, first: bool) -> None:
     if heading:
-        ax.set_title(heading, color=_INK, fontsize=10, pad=4)
+        ax.set_title(heading, color=INK, fontsize=10, pad=4)
     if first:
-        ax.set_ylabel(view.name, color=_INK, fontsize=10)
+        ax.set_ylabel(view.name, color=INK, fontsize=10)
+    mark_sides(ax, view)
+
+
+def mark_sides(ax: Axes, view: View) -> None:
+    """Write at the borders which side of the patient lies there, if that is known."""
     if view.marks is not None:
         spots = ((0.5, 0.98, "center", "top"), (0.5, 0.02, "center", "bottom"),
                  (0.015, 0.5, "left", "center"), (0.985, 0.5, "right", "center"))  # fmt: skip
@@ -298,12 +304,12 @@ def _draw_legend(
     figure: Figure, shown: Sequence[int], names: Sequence[str], colors: Sequence[Color], veiled: bool
 ) -> None:
     handles: list[Any] = [Patch(color=fractions(colors[index - 1])) for index in shown[:_MOST_NAMES]]
-    texts = [_plain(names[index - 1]) for index in shown[:_MOST_NAMES]]
+    texts = [plain(names[index - 1]) for index in shown[:_MOST_NAMES]]
     if len(shown) > _MOST_NAMES:
         handles.append(Line2D([], [], linewidth=0))
         texts.append(f"and {len(shown) - _MOST_NAMES} more")
     if veiled:
-        handles.append(Patch(facecolor=_VEIL, edgecolor=_FAINT))
+        handles.append(Patch(facecolor=_VEIL, edgecolor=FAINT))
         texts.append("not annotated")
     columns, _ = _legend_shape(figure.get_figwidth(), len(texts))
     figure.legend(handles, texts, loc="lower center", ncols=columns, frameon=False, fontsize=9, handlelength=1.4)
@@ -325,10 +331,10 @@ def _draw_strip(ax: Axes, place: int, values: NDArray[np.float64], color: Any) -
             whiskerprops={"color": dark},
             medianprops={"color": dark, "linewidth": 2},
         )
-        ax.plot(values, place + _jitter(values.size), "o", color=dark, markersize=3.5, alpha=0.75, markeredgewidth=0)
+        ax.plot(values, place + jitter(values.size), "o", color=dark, markersize=3.5, alpha=0.75, markeredgewidth=0)
 
 
-def _jitter(count: int) -> NDArray[np.float64]:
+def jitter(count: int) -> NDArray[np.float64]:
     """Small shifts that keep equal points apart, the same every time."""
     return 0.4 * ((np.arange(count, dtype=np.float64) * 0.618034) % 1 - 0.5)
 
@@ -340,20 +346,22 @@ def _dice_range(scores: Scores) -> tuple[float, float]:
     return (-0.02 if lowest < 0.4 else float(np.floor(10 * lowest - 0.5)) / 10, 1.005)
 
 
-def _dress(ax: Axes, heading: str) -> None:
-    ax.set_title(heading, loc="left", color=_INK, fontsize=11)
+def dress(ax: Axes, heading: str) -> None:
+    """What all charts have in common: a heading, and no frame."""
+    ax.set_title(heading, loc="left", color=INK, fontsize=11)
     ax.spines[["top", "right"]].set_visible(False)
     ax.spines[["left", "bottom"]].set_color("#c8c8c8")
-    ax.tick_params(color="#c8c8c8", labelcolor=_INK)
+    ax.tick_params(color="#c8c8c8", labelcolor=INK)
     ax.set_axisbelow(True)
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A user's text as it is: dollars start no formula, and a leading underscore hides nothing."""
     text = text.replace("$", r"\$")
     return f" {text}" if text.startswith("_") else text
 
 
-def _save(path: Path, figure: Figure) -> None:
+def save(path: Path, figure: Figure) -> None:
+    """Write a PNG whole. Raises MedsegError when the file can't be written."""
     with written_whole(Path(path)) as temporary:
         figure.savefig(temporary, dpi=_DPI, format="png", facecolor="white", metadata={"Software": None})

@@ -2,8 +2,9 @@
 
 Knows nothing of how a size is found without them (``medseg.planning.patch``), and measures nothing. One rule for all:
 
-* An iteration may take longer the more time there is, by the square root: half of it (counted in factors) goes into
-  more iterations, half into more work in each. With ``reference_seconds`` they are those of the preset.
+* An iteration may take longer where there is more time than ``reference_seconds``, by the square root: half of it
+  (counted in factors) goes into more iterations, half into more work in each. With less time it may take as long, but
+  never so long that fewer than ``fewest_iterations`` would fit.
 * The widest network is taken whose iterations are short enough, with the smallest batch, that fits the memory, and
   under which the data is seen often enough. Each voxel should lie in 30 patches: nnU-Net's own short schedules lose
   2.6 points of Dice on Liver with 13 passes, and 0.1 with 32. Preferred channels are given up for speed alone, not for
@@ -47,12 +48,13 @@ class Means:
     memory_share: float = 1.0
     """Share of the device's memory that this is."""
     memory_factor: float = 1.0
-    """Measured memory of a step over its estimate."""
+    """Measured memory of a step over its estimate, where it is more: what was found for a small network must not make
+    a large one larger."""
 
-    @property
-    def stretch(self) -> float:
-        """By how much longer an iteration may take than the preset says."""
-        return math.sqrt(self.seconds / self.rules.reference_seconds)
+    def allowed(self, seconds: float) -> float:
+        """How long an iteration may take that the preset gives so many seconds."""
+        stretched = seconds * max(1.0, math.sqrt(self.seconds / self.rules.reference_seconds))
+        return min(stretched, USABLE * self.seconds / self.rules.fewest_iterations)
 
 
 @dataclass(frozen=True)
@@ -107,10 +109,10 @@ class _Fitter:
 
     def shrunk(self, topology: Topology, limit: str) -> tuple[Topology, str]:
         """The patch with which the narrowest network is fast and small enough, and what decided it."""
-        rules, stretch = self.means.rules, self.means.stretch
+        rules, allowed = self.means.rules, self.means.allowed
         narrowest = self.tried(topology, self.widths[-1])
-        too_slow = narrowest.seconds > rules.longest_seconds * stretch
-        while not narrowest.fits or (too_slow and narrowest.seconds > rules.accepted_seconds * stretch):
+        too_slow = narrowest.seconds > allowed(rules.longest_seconds)
+        while not narrowest.fits or (too_slow and narrowest.seconds > allowed(rules.accepted_seconds)):
             if not can_shrink(topology):
                 if narrowest.fits:
                     break
@@ -145,7 +147,7 @@ class _Fitter:
         longest = rules.longest_seconds if is_preferred else rules.accepted_seconds
         if not tried.fits:
             return "memory"
-        if tried.seconds > longest * self.means.stretch:
+        if tried.seconds > self.means.allowed(longest):
             return "time"
         if tried.width > rules.preferred_features and tried.passes < rules.enough_passes:
             return "passes"
@@ -155,7 +157,7 @@ class _Fitter:
         """As many patches as time and memory leave room for, and what decided."""
         smallest, largest, limit = self.sizing.smallest_batch, sized.batch, sized.batch_limit
         if chosen.seconds:
-            each = self.means.rules.iteration_seconds * self.means.stretch
+            each = self.means.allowed(self.means.rules.iteration_seconds)
             affordable = int(each * smallest / chosen.seconds)
             if affordable <= largest:
                 largest, limit = (affordable, "time") if affordable >= smallest else (smallest, "smallest")

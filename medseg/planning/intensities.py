@@ -17,6 +17,7 @@ SAMPLE = 100_000_000
 """Voxels drawn over all Cases of a Dataset."""
 SEED = 1234
 _CHUNK = 1 << 20
+_BINS = 64
 
 
 @dataclass(frozen=True)
@@ -92,3 +93,11 @@ def describe_sample(sample: Sample, percentiles: tuple[float, ...] = (0.5, 50.0,
         below, above = at(low), at(min(low + 1, total - 1))
         found.append(below + (above - below) * (place - low))
     return Statistics(mean, variance**0.5, float(values[0]), float(values[-1]), tuple(found))
+
+
+def histogram_of(sample: Sample, low: float, high: float) -> tuple[int, ...]:
+    """How many voxels of the expanded sample lie in each of 64 equal steps from low to high; none where low is high."""
+    if not low < high:
+        return ()
+    found = np.histogram(sample.values, bins=_BINS, range=(low, high), weights=sample.counts)[0]
+    return tuple(int(count) for count in found)

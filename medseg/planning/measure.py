@@ -25,7 +25,7 @@ from medseg.errors import Complaint, DatasetError, ImageFileError, MedsegError
 from medseg.images.crop import crop, nonzero_box
 from medseg.images.orientation import to_canonical
 from medseg.planning.fingerprint import CaseMeasurements, ChannelIntensities, Fingerprint
-from medseg.planning.intensities import SAMPLE, SEED, Sample, describe_sample, draw_sample, merge_samples
+from medseg.planning.intensities import SAMPLE, SEED, Sample, describe_sample, draw_sample, histogram_of, merge_samples
 from medseg.progress import Progress
 
 Orientation = Literal["canonical", "stored"]
@@ -158,6 +158,7 @@ def _channel(name: str, sample: Sample, dataset: str) -> ChannelIntensities:
         maximum=found.maximum,
         percentile_00_5=low,
         percentile_99_5=high,
+        histogram=histogram_of(sample, low, high),
     )
 
 

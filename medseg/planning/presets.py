@@ -34,13 +34,15 @@ class TimeRules(Record):
     """How a Plan is made small enough for a machine's speed (``medseg.planning.fitting``)."""
 
     reference_seconds: PositiveFloat = 7200.0
-    """Time for training one fold to which the next three refer; with other times they follow its square root."""
+    """Time for training one fold to which the next three refer; with more of it they grow by its square root."""
     iteration_seconds: PositiveFloat = 1.0
     """A training iteration should take about this long."""
     accepted_seconds: PositiveFloat = 1.5
     """The widest network with which the smallest batch takes at most this long is chosen."""
     longest_seconds: PositiveFloat = 3.0
     """The patch is reduced when even the narrowest network takes longer than this."""
+    fewest_iterations: PositiveInt = 300
+    """However little time there is, an iteration is short enough for this many."""
     preferred_features: PositiveInt = 16
     """This many channels are kept while an iteration takes at most ``longest_seconds``: narrower ones learn less."""
     base_features: tuple[PositiveInt, ...] = (32, 24, 16, 12, 8)

@@ -98,7 +98,7 @@ def machine_reasons(preset: Preset) -> dict[str, str]:
         else "found on this machine; not used",
         "machine.processor": "found on this machine; what was measured holds for it",
         "machine.flops_per_second": "measured by training a small network" + ("" if used else "; not used"),
-        "machine.memory_factor": "a training step was measured: its memory over the estimate",
+        "machine.memory_factor": "measured memory of a training step over its estimate; above 1 plans become smaller",
     }
 
 
@@ -158,7 +158,7 @@ def _patch_reason(sized: Sized, plan: ConfigurationPlan, means: Means | None) ->
     if sized.patch_limit == "median":
         return f"the median case, padded to a multiple of {list(plan.network.divisor)}"
     if means is not None and sized.patch_limit == "time":
-        longest = means.rules.accepted_seconds * means.stretch
+        longest = means.allowed(means.rules.accepted_seconds)
         return f"reduced until an iteration takes at most {longest:.2g} s {_speed(means)}"
     if means is not None and sized.patch_limit == "memory":
         return f"reduced until a training step fits in {gigabytes(means.memory_bytes or 0)}"

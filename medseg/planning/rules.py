@@ -245,5 +245,5 @@ def means_of(preset: Preset, machine: Machine, seconds: float | None) -> Means |
         speed_is_measured=speed is not None,
         memory_bytes=None if memory is None else int(preset.memory_share * memory),
         memory_share=preset.memory_share,
-        memory_factor=machine.memory_factor or 1.0,
+        memory_factor=max(machine.memory_factor or 1.0, 1.0),
     )

@@ -13,7 +13,7 @@ import cc3d
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, find_objects
 from torch import Tensor
 
 from medseg.arrays import Mask
@@ -43,16 +43,26 @@ def one_hot(previous: Tensor, structures: int) -> Tensor:
 
 def _morph(labels: NDArray[np.integer], structures: int, random: np.random.Generator) -> None:
     for index in random.permutation(structures) + 1:
-        operation = _OPERATIONS[random.integers(len(_OPERATIONS))]
+        operation = OPERATIONS[random.integers(len(OPERATIONS))]
         radius = int(random.integers(1, _LARGEST_RADIUS + 1))
         if random.random() >= _P_EACH:
             continue
-        before = labels == index
-        if not before.any():
+        box = box_around(labels == index, radius + 1)
+        if box is None:
             continue
+        near = labels[box]
+        before = near == index
         after = operation(before, radius)
-        labels[before & ~after] = 0
-        labels[after & ~before] = index
+        near[before & ~after] = 0
+        near[after & ~before] = index
+
+
+def box_around(mask: Mask, margin: int) -> tuple[slice, ...] | None:
+    """The mask's box with a margin inside the array: beyond it no ball reaches; None where the mask is empty."""
+    box = find_objects(mask.astype(np.uint8))
+    if not box:
+        return None
+    return tuple(slice(max(part.start - margin, 0), part.stop + margin) for part in box[0])
 
 
 def _drop(labels: NDArray[np.integer], structures: int, random: np.random.Generator) -> None:
@@ -86,4 +96,4 @@ def _opened(mask: Mask, radius: int) -> Mask:
     return _dilated(_eroded(mask, radius), radius)
 
 
-_OPERATIONS: tuple[Callable[[Mask, int], Mask], ...] = (_dilated, _eroded, _closed, _opened)
+OPERATIONS: tuple[Callable[[Mask, int], Mask], ...] = (_dilated, _eroded, _closed, _opened)

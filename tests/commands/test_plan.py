@@ -36,6 +36,32 @@ def test_an_unknown_network_is_answered_with_the_nearest_before_anything_is_meas
     assert not (tmp_path / "work").exists()
 
 
+@pytest.mark.slow
+def test_memory_and_speed_are_measured_once_and_then_read_so_that_a_plan_keeps_its_bytes(dataset):
+    words = ["plan", f"dataset={dataset}", "workspace=work", "device=cpu", "memory=1GB", "budget=10min"]
+    assert main(words) == 0
+    workspace = Workspace(Path("work"))
+    first, machine = workspace.plan.read_bytes(), Plan.load(workspace.plan).machine
+    assert machine.memory_bytes == 1_000_000_000
+    assert machine.memory_factor is not None
+    assert main(words) == 0
+    assert workspace.plan.read_bytes() == first
+
+
+def test_every_value_is_explained_in_words_and_the_patches_in_a_picture(dataset, capsys):
+    workspace, said = plan(dataset, "explain=true"), capsys.readouterr().out
+    assert "configurations.3d_fullres.patch_size: [20, 24, 16]\n    the median case, padded" in said
+    assert "training.seed: 1\n    any number" in said
+    assert read_image(workspace.picture).shape[2] > 1000
+    assert "work/plan.png" in said
+
+
+def test_memory_that_no_plan_fits_is_refused_with_what_would_and_nothing_is_written(dataset, capsys):
+    assert main(["plan", f"dataset={dataset}", "workspace=work", "preset=nnunet", "device=cpu", "memory=0.5GB"]) == 2
+    assert "Plan with preset=default, which fits a plan to the memory, or for memory=" in capsys.readouterr().err
+    assert not Path("work").exists()
+
+
 def plan(dataset, *words):
     assert main(["plan", f"dataset={dataset}", "workspace=work", "preset=nnunet", *words]) == 0
     return Workspace(Path("work"))

@@ -3,6 +3,7 @@
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,12 @@ import pytest
 import torch
 from scipy import ndimage
 
+from medseg.cases.dataset import Dataset
 from medseg.cases.folds import Fold, Folds
 from medseg.cases.formats import read_dataset, save_dataset
+from medseg.cases.labels import LabelTable
 from medseg.cli import main
+from medseg.evaluation.scores import Scores
 from medseg.files import hash_file
 from medseg.images.formats import read_labels, write_labels
 from medseg.inference.bundle import open_model
@@ -20,7 +24,7 @@ from medseg.paths import Workspace
 from medseg.planning.plan import ConfigurationPlan, TrainingPlan
 from medseg.preprocessing.store import open_prepared, with_previous
 from medseg.training.augment import augment_batch
-from medseg.training.augmentation_cascade import add_mistakes, one_hot
+from medseg.training.augmentation_cascade import OPERATIONS, add_mistakes, box_around, one_hot
 
 from tiny import TABLE, tiny_plan, write_tiny_dataset
 
@@ -31,8 +35,12 @@ CASCADE = "3d_cascade_fullres"
 def trained(tmp_path_factory) -> Workspace:
     """Six cases in two folds; both folds of 3d_lowres and the first of the cascade are trained."""
     folder = tmp_path_factory.mktemp("cascade")
+    return train_cascade(folder, write_tiny_dataset(folder / "data"), 30)
+
+
+def train_cascade(folder: Path, dataset: Dataset, iterations: int) -> Workspace:
+    """Both folds of 3d_lowres and the first of the cascade, in ``folder`` / work."""
     workspace = Workspace(folder / "work")
-    dataset = write_tiny_dataset(folder / "data")
     plan = tiny_plan()
     full = plan.configurations["3d_fullres"]
     low = full.model_copy(update={"spacing": (1.5, 1.5, 1.5), "median_shape": (13, 16, 11)})
@@ -42,15 +50,16 @@ def trained(tmp_path_factory) -> Workspace:
         CASCADE: full.model_copy(update={"previous": "3d_lowres"}),
     }
     plan.model_copy(update={"configurations": configurations}).save(workspace.plan)
-    TABLE.save(workspace.labels)
+    dataset.labels.save(workspace.labels)
     save_dataset(dataset, workspace.dataset)
     names = [case.name for case in dataset.cases]
     folds = tuple(Fold(validation=tuple(part)) for part in (names[:3], names[3:]))
     Folds(rule="by hand", seed=0, cases={name: name for name in names}, folds=folds).save(workspace.folds)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        assert train(workspace, "fold=all", "configuration=3d_lowres", "iterations=30") == 0
-        assert train(workspace, "fold=0", f"configuration={CASCADE}", "iterations=30") == 0
+        length = f"iterations={iterations}"
+        assert train(workspace, "fold=all", "configuration=3d_lowres", length) == 0
+        assert train(workspace, "fold=0", f"configuration={CASCADE}", length) == 0
     return workspace
 
 
@@ -209,6 +218,53 @@ def test_mistakes_are_morphology_or_missing_parts_and_follow_the_random_numbers(
     ball = np.add.outer(np.add.outer(*[np.arange(-8, 9) ** 2] * 2), np.arange(-8, 9) ** 2) <= 64
     widest = ndimage.binary_dilation(truth[0] > 0, ball)
     assert not (changed > 0)[:, ~widest].any()
+
+
+@pytest.mark.slow
+def test_a_cascade_learns_regions_and_its_previous_labels_are_those_that_they_write(tmp_path):
+    regions = [
+        {"name": "both", "labels": ["ball", "box"], "written": 1},
+        {"name": "box", "labels": ["box"], "written": 2},
+    ]
+    table = LabelTable.validated(TABLE.model_dump() | {"regions": regions}, "tests")
+    workspace = train_cascade(tmp_path, replace(write_tiny_dataset(tmp_path / "data"), labels=table), 4)
+    network = open_model(workspace.folder).load(CASCADE).networks[0]
+    assert network.channels == 1 + 2
+    scores = Scores.load(workspace.fold(CASCADE, 0) / "scores.json")
+    assert [structure.name for structure in scores.structures] == ["both", "box"]
+    file = workspace.fold("3d_lowres", 0) / "validation" / "case_01.nii.gz"
+    case = open_prepared(prepared(workspace), "case_01", cascade=True)
+    np.testing.assert_array_equal(case.previous, read_labels(file).array)
+
+
+@pytest.mark.slow
+def test_what_nobody_annotated_is_no_previous_label_of_a_cascade(tmp_path):
+    dataset = write_tiny_dataset(tmp_path / "data")
+    for case in dataset.cases:
+        volume = read_labels(case.labels)
+        sparse = volume.array.copy()
+        sparse[10:] = 255
+        write_labels(case.labels, sparse, volume)
+    table = TABLE.model_copy(update={"ignore": 255})
+    workspace = train_cascade(tmp_path, replace(dataset, labels=table), 4)
+    case = open_prepared(prepared(workspace), "case_01", cascade=True)
+    assert (case.labels == table.ignore_index).any()
+    assert case.previous.max() <= 2
+    assert open_model(workspace.folder).load(CASCADE).networks[0].channels == 1 + 2
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_mistakes_around_a_structure_are_those_of_the_whole_patch(seed):
+    random = np.random.default_rng(seed)
+    smooth = ndimage.gaussian_filter(random.normal(size=(24, 30, 26)), 2)
+    mask = smooth > np.quantile(smooth, 0.9)  # parts that touch the border, and gaps
+    box = box_around(mask, 9)
+    assert box is not None
+    for operation in OPERATIONS:
+        for radius in (1, 3, 8):
+            whole = np.zeros_like(mask)
+            whole[box] = operation(mask[box], radius)
+            np.testing.assert_array_equal(whole, operation(mask, radius))
 
 
 def test_a_channel_for_each_structure_follows_the_image():
