@@ -26,6 +26,7 @@ COMMANDS: dict[str, str] = {
     "evaluate": "compare predictions with labels",
     "check": "list everything that is wrong with a dataset",
     "convert": "turn a DICOM folder into NIfTI, with a manifest",
+    "benchmark": "time medseg beside nnU-Net and MONAI on this machine",
     "info": "version, devices, presets, networks, workspaces",
 }
 _MODULES = {"import": "import_model"}

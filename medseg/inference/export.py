@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import Field
 from torch import nn
 
 from medseg.cases.labels import LabelTable
@@ -20,6 +21,7 @@ from medseg.errors import CheckpointError, MedsegError
 from medseg.inference.bundle import bundle_written_whole, weights_name
 from medseg.inference.model import Fold, Model, WeightsDescription, read_network
 from medseg.inference.onnx import INPUT, OUTPUT, OnnxNetwork, save_graph, to_onnx
+from medseg.inference.quantize import Calibration, Quantised, quantise
 from medseg.networks.weights import load_weights
 from medseg.planning.plan import ChannelPlan
 
@@ -43,6 +45,10 @@ class Export(Document):
     kind: ClassVar[str] = "export"
     error: ClassVar[type[MedsegError]] = CheckpointError
 
+    precision: Literal["float32", "int8"] = "float32"
+    """int8: convolutions multiply eight-bit integers; input and output are float32 all the same."""
+    quantised: dict[str, Quantised] = Field(default_factory=dict)
+    """What eight-bit integers have cost and won, by fold."""
     networks: dict[str, str]
     """File of each fold; their probabilities are averaged with equal weight."""
     input: dict[str, Any]
@@ -111,10 +117,12 @@ def export_model(
     configuration: str | None = None,
     folds: Sequence[Fold] | None = None,
     told: Callable[[str], None] = lambda _: None,
+    calibrations: Mapping[Fold, Calibration] | None = None,
 ) -> Export:
     """Write the chosen folds as graphs, with plan, labels and ``export.json``, whole or not at all.
 
-    Raises CheckpointError when ``output`` holds anything but a bundle, when the weights are damaged or graphs already,
+    ``calibrations`` are cases for each fold, whose network is then written in eight-bit integers (ONNX alone). Raises
+    CheckpointError when ``output`` holds anything but a bundle, when the weights are damaged or graphs already,
     SettingsError without the extra.
     """
     name, chosen = model.choose(configuration, folds)
@@ -124,6 +132,7 @@ def export_model(
             "Choose another with configuration=NAME."
         )
     files = {fold: str(Path(weights_name(name, fold)).with_suffix(_SUFFIXES[kind])) for fold in chosen}
+    quantised: dict[str, Quantised] = {}
     loaded = {fold: _torch_network(model.weights[name][fold]) for fold in chosen}
     with bundle_written_whole(output, model.plan) as folder:
         model.plan.save(folder / "plan.yaml")
@@ -131,9 +140,19 @@ def export_model(
         for fold, (network, description) in loaded.items():
             told(f"Fold {fold} ...")
             (folder / files[fold]).parent.mkdir(parents=True, exist_ok=True)
-            _WRITERS[kind](network, description, load_weights(model.weights[name][fold])[1], folder / files[fold])
+            about = load_weights(model.weights[name][fold])[1]
+            if calibrations is None:
+                _WRITERS[kind](network, description, about, folder / files[fold])
+                continue
+            graph, quantised[str(fold)] = quantise(
+                network, description.configuration, model.plan, model.labels, calibrations[fold], about
+            )
+            save_graph(folder / files[fold], graph)
+            told(f"Fold {fold}, int8: {quantised[str(fold)]}")
         first = loaded[chosen[0]][1]
         export = describe_export(model, first, {str(fold): file for fold, file in files.items()})
+        if quantised:
+            export = export.model_copy(update={"precision": "int8", "quantised": quantised})
         export.save(folder / "export.json")
     return export
 

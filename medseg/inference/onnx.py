@@ -68,7 +68,18 @@ def to_onnx(network: nn.Module, channels: int, patch: Triple, description: Mappi
         finally:
             log.setLevel(level)
     assert program is not None  # given with dynamo=True
-    proto = program.model_proto
+    return _with_description(program.model_proto, description)
+
+
+def described(graph: bytes, description: Mapping[str, Any]) -> bytes:
+    """A graph that another tool has changed, with a description."""
+    import onnx
+
+    return _with_description(onnx.load_from_string(graph), description)
+
+
+def _with_description(proto: Any, description: Mapping[str, Any]) -> bytes:
+    del proto.metadata_props[:]
     entry = proto.metadata_props.add()
     entry.key, entry.value = _KEY, json.dumps(dict(description), sort_keys=True, allow_nan=False)
     return proto.SerializeToString()

@@ -1,0 +1,1 @@
+"""medseg's side of each contest: ``prepare(request)`` gives the work, ``keep(result, folder)`` what parity looks at."""

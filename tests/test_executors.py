@@ -1,0 +1,143 @@
+"""Work is done here or on a cluster, and what a node drops is done elsewhere."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from medseg.errors import MedsegError, SettingsError
+from medseg.executors import ATTEMPTS, RayCluster, one_after_the_other
+
+
+def halved(number: int) -> float:
+    if number < 0:
+        raise MedsegError(f"{number} is negative.")
+    return 10 / number
+
+
+def test_work_is_done_in_order_and_a_failure_is_a_sentence_that_stops_nothing():
+    done, refused, failed, last = one_after_the_other(halved, [5, -1, 0, 2])
+    assert (done.result, done.error, last.result) == (2.0, None, 5.0)
+    assert refused.error == "-1 is negative."
+    assert failed.error == "ZeroDivisionError: division by zero"
+
+
+PATH = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+ENVIRONMENT = {**os.environ, "PYTHONPATH": PATH, "PYTHONWARNINGS": "ignore"}
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 180) -> None:
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def answers(port: int) -> bool:
+    try:
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+    except OSError:
+        return False
+    return True
+
+
+class Cluster:
+    """A head without processors and two workers with one each, on this machine."""
+
+    def __init__(self, folder: Path) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.address, self._nodes, self._folder = f"127.0.0.1:{port}", [], folder
+        self._start("--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false", "--disable-usage-stats")
+        wait_for(lambda: answers(port))
+        self.workers = [self.add_worker(), self.add_worker()]
+
+    def add_worker(self) -> subprocess.Popen:
+        return self._start(f"--address={self.address}", "--num-cpus=1", "--disable-usage-stats")
+
+    def _start(self, *words: str) -> subprocess.Popen:
+        ray = Path(sys.executable).with_name("ray")
+        command = [
+            str(ray),
+            "start",
+            *words,
+            "--block",
+            "--object-store-memory=80000000",
+            "--node-ip-address=127.0.0.1",
+        ]
+        with (self._folder / f"ray_{len(self._nodes)}.log").open("wb") as log:
+            node = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=ENVIRONMENT)
+        self._nodes.append(node)
+        return node
+
+    def kill(self, node: subprocess.Popen) -> None:
+        """The whole node at once, as when a machine loses power."""
+        os.killpg(node.pid, signal.SIGKILL)
+        node.wait()
+
+    def stop(self) -> None:
+        for node in self._nodes:
+            if node.poll() is None:
+                self.kill(node)
+
+
+@pytest.fixture
+def cluster(tmp_path):
+    made = Cluster(tmp_path)
+    yield made
+    made.stop()
+
+
+DRIVER = """
+import json, sys
+from medseg.executors import RayCluster
+from test_executors import slow_or_broken
+done = RayCluster(sys.argv[1])(slow_or_broken, json.loads(sys.argv[2]))
+print(json.dumps({one.item[0]: [one.result, one.error, one.attempts] for one in done}))
+"""
+
+
+def slow_or_broken(item: tuple[str, str]) -> str:
+    """Waits a moment; refuses, breaks, or breaks on its first node alone, which it marks in a folder."""
+    name, folder = item
+    Path(folder, f"{name}_{os.getpid()}").touch()
+    if name == "refused":
+        raise MedsegError("no such thing")
+    if name == "broken":
+        raise OSError("disk")
+    if name == "unlucky" and len([*Path(folder).glob("unlucky_*")]) == 1:
+        raise OSError("the first node's disk")
+    time.sleep(3 if name.startswith("slow") else 0.1)
+    return name.upper()
+
+
+@pytest.mark.deploy
+def test_on_a_cluster_from_which_a_node_is_killed_everything_is_done_elsewhere(tmp_path, cluster):
+    marks = tmp_path / "marks"
+    marks.mkdir()
+    names = ["slow_1", "slow_2", "slow_3", "slow_4", "refused", "broken", "unlucky"]
+    words = [cluster.address, json.dumps([[name, str(marks)] for name in names])]
+    driver = subprocess.Popen([sys.executable, "-c", DRIVER, *words], stdout=subprocess.PIPE, env=ENVIRONMENT)
+    wait_for(lambda: len([*marks.glob("slow_*")]) >= 2)
+    cluster.kill(cluster.workers[0])
+    answer, _ = driver.communicate(timeout=180)
+    found = json.loads(answer)
+    for name in names[:4]:
+        assert found[name][0] == name.upper()
+    assert max(found[name][2] for name in names[:4]) > 1, "the killed node was at work"
+    assert found["refused"] == [None, "no such thing", 1]
+    assert found["broken"] == [None, "OSError: disk", ATTEMPTS]
+    assert found["unlucky"][0] == "UNLUCKY"
+
+
+def test_without_a_cluster_one_sentence_says_how_to_start_one():
+    with pytest.raises(SettingsError, match="ray start --head"):
+        next(RayCluster("127.0.0.1:1")(halved, [1]))
