@@ -19,6 +19,9 @@ from medseg.cases.regions import Region, require_writable
 from medseg.documents import Document, Record
 from medseg.errors import DatasetError, MedsegError
 
+_LONGEST_TABLE = 100_000
+"""Values below this are translated by a table."""
+
 
 class Label(Record):
     """One structure."""
@@ -160,15 +163,22 @@ class LabelTable(Document):
     def to_indices(self, values: NDArray[np.integer]) -> NDArray[np.unsignedinteger]:
         """File values -> indices, the ignore value -> ``ignore_index``. Raises DatasetError for an unknown value."""
         known = np.array(self.known_values)
-        present = np.unique(values)
+        present = _present(values)
         unknown = sorted(set(present.tolist()) - set(known.tolist()))
         if unknown:
             raise DatasetError(
                 f"The labels hold the value{'s' if len(unknown) > 1 else ''} {unknown[:8]} that no label has; "
                 f"known values are {sorted(known.tolist())}. Add the label to the dataset, or correct the file."
             )
+        dtype = label_dtype(len(known) - 1)
+        if np.array_equal(known, np.arange(len(known))):
+            return values.astype(dtype)
+        if known.min() >= 0 and known.max() < _LONGEST_TABLE:
+            table = np.zeros(known.max() + 1, dtype)
+            table[known] = np.arange(len(known))
+            return table[values]
         order = np.argsort(known)
-        return order.astype(label_dtype(len(known) - 1))[np.searchsorted(known[order], values)]
+        return order.astype(dtype)[np.searchsorted(known[order], values)]
 
     def to_values(self, indices: NDArray[np.integer]) -> NDArray[np.integer]:
         """Indices of a prediction -> file values; ``ignore_index`` has no place there.
@@ -178,3 +188,10 @@ class LabelTable(Document):
         values = np.array(self.values, dtype=np.int64)
         dtype = label_dtype(int(values.max())) if values.min() >= 0 else np.int32
         return values.astype(dtype)[indices]
+
+
+def _present(values: NDArray[np.integer]) -> NDArray[np.integer]:
+    """The values that occur, ascending; counted where they are small, which is far faster than sorting or hashing."""
+    if values.size and values.min() >= 0 and values.max() < _LONGEST_TABLE:
+        return np.flatnonzero(np.bincount(values.reshape(-1)))
+    return np.unique(values)

@@ -88,11 +88,14 @@ def _absolute(path: Path | None) -> Path | None:
 def show_result(result: BenchmarkResult) -> None:
     """The table, what parity found, and what is missing."""
     say(f"{result.machine}; {result.threads} thread(s); {result.device}; {result.material}")
-    columns = ("", "work", "medseg", "peer", "times better", "memory", "peer's", "goal", "")
+    columns = ("", "work", "medseg", "peer", "ratio", "GB", "goal")
     table(f"medseg benchmark, {result.suite} suite, {result.size}", columns, [_cells(row) for row in result.rows])
     for row in result.rows:
-        if row.parity:
-            say(f"{row.id} {row.work}: {row.parity}")
+        notes = [f"peer: {row.peer}"] if row.peer else []
+        notes += [f"goal: {row.goal}"] if row.goal else []
+        notes += [row.parity] if row.parity else []
+        if notes:
+            say(f"{row.id} {row.work}; {'; '.join(notes)}")
         shown = {key: value for key, value in row.facts.items() if key in ("patches_per_second", "share_of_peak")}
         if shown:
             say(f"{row.id} {row.work}: " + ", ".join(f"{key} {value:.3g}" for key, value in shown.items()))
@@ -105,19 +108,14 @@ def show_result(result: BenchmarkResult) -> None:
 def _cells(row: Row) -> tuple[str, ...]:
     from medseg.benchmarking.result import verdict
 
-    unit = "" if row.unit == "s" else f" {row.unit}"
+    unit = " s" if row.unit == "s" else f" {row.unit}"
+    memory = [f"{bytes_ / 1e9:.2f}" for bytes_ in (row.memory, row.their_memory) if bytes_]
     return (
         row.id,
         row.work,
-        f"{_short(row.ours)}{unit or ' s'}",
-        f"{_short(row.theirs)}{unit or ' s'} ({row.peer})" if row.theirs is not None else "",
-        f"{row.ratio:.3g}" if row.ratio is not None else "",
-        f"{row.memory / 1e9:.2f} GB" if row.memory else "",
-        f"{row.their_memory / 1e9:.2f} GB" if row.their_memory else "",
-        row.goal,
+        f"{row.ours:.3g}{unit}",
+        f"{row.theirs:.3g}{unit}" if row.theirs is not None else "-",
+        f"{row.ratio:.3g}" if row.ratio is not None else "-",
+        " / ".join(memory) or "-",
         verdict(row),
     )
-
-
-def _short(value: float) -> str:
-    return f"{value:.3g}"

@@ -9,14 +9,16 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from medseg.cases.check import CheckReport, report_on
 from medseg.commands.console import Bar, say
 from medseg.errors import Complaint
 from medseg.settings import Settings, build
+
+if TYPE_CHECKING:
+    from medseg.cases.check import CheckReport
 
 _SHOWN = 10
 """Warnings of one kind that are printed; errors are all printed, and the JSON holds everything."""
@@ -41,6 +43,8 @@ SETTINGS: tuple[type, ...] = (CheckSettings,)
 def run(words: Mapping[str, str]) -> int:
     """Check and report; 2 when there is any error, else 0."""
     settings = build(CheckSettings, words)
+    from medseg.cases.check import report_on
+
     with Bar() as bar:
         report = report_on(settings.dataset, bar, settings.workers)
     if settings.output is not None:
