@@ -10,10 +10,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from medseg.cli import main
 from medseg.errors import MedsegError, SettingsError
 from medseg.executors import ATTEMPTS, RayCluster, one_after_the_other
+from medseg.images.formats import read_labels
+
+from tiny import write_tiny_workspace
 
 
 def halved(number: int) -> float:
@@ -136,6 +141,30 @@ def test_on_a_cluster_from_which_a_node_is_killed_everything_is_done_elsewhere(t
     assert found["refused"] == [None, "no such thing", 1]
     assert found["broken"] == [None, "OSError: disk", ATTEMPTS]
     assert found["unlucky"][0] == "UNLUCKY"
+
+
+@pytest.mark.deploy
+def test_a_folder_is_predicted_on_a_cluster_as_it_is_here_and_a_second_start_skips_what_is_done(tmp_path, cluster):
+    workspace = write_tiny_workspace(tmp_path)
+    assert main(["train", f"workspace={workspace}", "fold=0", "iterations=4"]) == 0
+    images = tmp_path / "data" / "images"
+    (images / "bad.nii.gz").write_bytes(b"no image")
+    words = [f"model={workspace}", f"input={images}", "picture=false"]
+    assert main(["predict", *words, f"output={tmp_path / 'here'}"]) == 2
+    away = [*words, f"output={tmp_path / 'away'}", "executor=ray", f"address={cluster.address}"]
+    command = [sys.executable, "-m", "medseg", "predict", *away]
+    first = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert first.returncode == 2, first.stderr
+    assert "5 predicted, 1 failed" in first.stdout
+    assert "bad.nii.gz" in first.stdout
+    for path in sorted((tmp_path / "here").glob("*.nii.gz")):
+        assert np.array_equal(read_labels(path).array, read_labels(tmp_path / "away" / path.name).array)
+    (tmp_path / "away" / "3.nii.gz").unlink()
+    second = subprocess.run(
+        [*command, "skip_existing=true"], capture_output=True, text=True, env=ENVIRONMENT, check=False
+    )
+    assert "6 case(s), 4 of them done already" in second.stdout
+    assert (tmp_path / "away" / "3.nii.gz").is_file()
 
 
 def test_without_a_cluster_one_sentence_says_how_to_start_one():

@@ -28,6 +28,7 @@ from medseg.cases.labels import LabelTable
 from medseg.errors import MedsegError
 from medseg.evaluation.metrics import score_case
 from medseg.images.formats import read_labels
+from medseg.inference.tiles import gaussian
 
 _HIPPOCAMPUS = Shape((40, 56, 40), (8, 16, 32, 64))
 _SMALL = Shape((16, 16, 16), (4, 8))
@@ -40,7 +41,7 @@ _MOST_LOST = 0.002
 def same_settings(setup: Setup) -> list[Row]:
     """C2: an nnU-Net model, imported, with nnU-Net's own step, mirroring and arithmetic."""
     folder, cases = _predicted_cases(setup, "C2", setup.of(1, 8))
-    options = {"combine": "nnunet"}
+    options = {"combine": "nnunet", "mirror": True, "step": 0.5}
     mine, other, said = _predict(setup, folder, cases, options, _same_labels)
     work = f"predict {len(cases)} cases as nnU-Net does, per case"
     name = "nnU-Net predictor"
@@ -137,9 +138,12 @@ def sliding_window_on(setup: Setup, identity: str, shape: Shape, size: Triple) -
     image, _ = draw_case(size, (1, 1, 1), 5)
     np.save(folder / "image.npy", (image.array - image.array.mean()) / image.array.std())
     write_network(folder / "network.ts", shape)
+    weights = np.multiply.outer(np.multiply.outer(*(gaussian(n) for n in shape.patch[:2])), gaussian(shape.patch[2]))
+    np.save(folder / "weights.npy", weights.astype(np.float32))
     request = {
         "image": str(folder / "image.npy"),
         "network": str(folder / "network.ts"),
+        "weights": str(folder / "weights.npy"),
         "patch": list(shape.patch),
         "classes": shape.classes,
         "device": setup.device,
@@ -153,7 +157,7 @@ def sliding_window_on(setup: Setup, identity: str, shape: Shape, size: Triple) -
 
     title = f"{identity}, {shape.classes} classes"
     mine, other, said = setup.compete(title, ours("tiling", request), theirs, gate)
-    work = f"tiles over {'x'.join(map(str, size))}, {shape.classes} classes"
+    work = f"overhead of tiles over {'x'.join(map(str, size))}, {shape.classes} classes"
     return overhead_row(identity, work, mine, other, said)
 
 
@@ -168,7 +172,7 @@ def overhead_row(identity: str, work: str, mine: Measured, other: Measured | Non
     facts = row.facts | {"seconds": mine.median} | ({"their_seconds": other.median} if other else {})
     return row.model_copy(
         update={
-            "unit": "% outside the network",
+            "unit": "%",
             "ours": percent(mine),
             "theirs": percent(other) if other else None,
             "goal": "at most 5 % (and half of the memory)",

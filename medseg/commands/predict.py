@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     from medseg.inference.predict import Prediction
     from medseg.uncertainty.case import CaseUncertainty
 
-_PICTURES = 5
+PICTURES = 5
 
 
 class PredictSettings(Settings):
@@ -83,6 +83,12 @@ class PredictSettings(Settings):
     """With uncertainty and after 'medseg calibrate': how often guaranteed contours, volumes and Dice should hold."""
     picture: bool = True
     """Draw a PNG of the first few cases."""
+    executor: Literal["here", "ray"] = "here"
+    """ray: spread the cases over an existing Ray cluster (needs the extra: pip install medseg[cluster])."""
+    address: str = "auto"
+    """With executor=ray: HOST:PORT of the cluster's head; auto takes the cluster that this machine is part of."""
+    cpus: PositiveInt = 1
+    """With executor=ray: processors for each case; with device=cuda also one GPU."""
 
 
 SETTINGS = (PredictSettings,)
@@ -91,7 +97,7 @@ _DECISIVE = ("quality", "mirror", "step", "combine", "compat", "engine", "postpr
 
 
 @dataclass
-class _Outcomes:
+class Outcomes:
     """What became of the cases, by name."""
 
     done: dict[str, dict[str, Any]] = field(default_factory=dict)
@@ -105,6 +111,8 @@ def run(words: Mapping[str, str]) -> int:
     settings = build(PredictSettings, words)
     if settings.compat and "combine" in words:
         raise SettingsError("compat=nnunet says what is averaged (logits, in half precision). Leave combine= out.")
+    if settings.executor == "ray" and settings.uncertainty != "none":
+        raise SettingsError("Uncertainty is written here only. Leave executor= out, or uncertainty=.")
     from medseg.inference.bundle import open_model
     from medseg.inference.devices import choose_device
 
@@ -119,14 +127,20 @@ def run(words: Mapping[str, str]) -> int:
     options = _options(settings, device)
     if settings.uncertainty != "none":
         options = with_uncertainty(options, model, networks, settings.uncertainty, settings.rate)
-    outcome = _Outcomes(failed={complaint.case: str(complaint) for complaint in complaints})
+    outcome = Outcomes(failed={complaint.case: str(complaint) for complaint in complaints})
     if settings.skip_existing:
         outcome.done = _earlier(settings, networks, targets)
     networks.labels.save(settings.output / "labels.yaml")
     _say_what(networks, len(cases), outcome, options)
     try:
         _record(settings, words, model, networks, options, outcome)
-        _predict_all(cases, targets, networks, options, settings, outcome)
+        waiting = [case for case in cases if case.name not in outcome.done]
+        if settings.executor == "ray":
+            from medseg.commands.predict_cluster import predict_on_cluster
+
+            predict_on_cluster(waiting, targets, model, options, settings, outcome)
+        else:
+            _predict_all(waiting, targets, networks, options, settings, outcome)
     finally:
         _record(settings, words, model, networks, options, outcome)
     if options.spread is not None:
@@ -169,16 +183,14 @@ def _file_of(case: Case) -> str:
 
 
 def _predict_all(
-    cases: Sequence[Case],
+    waiting: Sequence[Case],
     targets: Mapping[str, Path],
     networks: Networks,
     options: Options,
     settings: PredictSettings,
-    outcome: _Outcomes,
+    outcome: Outcomes,
 ) -> None:
     from medseg.inference.pipeline import predict_cases
-
-    waiting = [case for case in cases if case.name not in outcome.done]
 
     def announce(case: Case, memory: Memory) -> None:
         # Said for the first case, and again only where a case needs clearly more.
@@ -191,12 +203,13 @@ def _predict_all(
         try:
             if isinstance(one.result, Exception):
                 raise one.result
-            remarks = _write(targets[case.name], one.result, networks.labels, settings, len(outcome.done))
+            picture = settings.picture and len(outcome.done) < PICTURES
+            remarks = write_prediction(targets[case.name], one.result, networks.labels, picture)
             if options.spread is not None:
                 outcome.uncertain[case.name] = write_maps(settings.output / "uncertainty", one.result)
         except Exception as error:
             # The others should not wait for a fault of ours either; alone, the case shows its whole traceback.
-            if not isinstance(error, MedsegError) and len(cases) == 1:
+            if not isinstance(error, MedsegError) and len(waiting) == 1:
                 raise
             outcome.failed[case.name] = _told(case, error)
             say(f"{number}/{len(waiting)} {case.name}: failed")
@@ -218,15 +231,13 @@ def _told(case: Case, error: Exception) -> str:
     return f"Case '{case.name}': {type(error).__name__}: {error}. Predict this file alone to see more."
 
 
-def _write(
-    target: Path, prediction: Prediction, labels: LabelTable, settings: PredictSettings, written: int
-) -> tuple[str, ...]:
-    """Write the labels, and a picture of the first few; the remarks on both."""
+def write_prediction(target: Path, prediction: Prediction, labels: LabelTable, picture: bool) -> tuple[str, ...]:
+    """Write the labels, and a picture where one is wanted; the remarks on both."""
     write_labels(target, labels.to_values(prediction.indices), prediction.image)
-    if settings.picture and written < _PICTURES:
+    if picture:
         name = prediction.case
         try:
-            _draw(settings.output / "pictures" / f"{name}.png", name, prediction, labels)
+            _draw(target.parent / "pictures" / f"{name}.png", name, prediction, labels)
         except Exception as error:  # the labels are written; a picture is no reason to call them failed
             return (*prediction.remarks, f"No picture was drawn: {type(error).__name__}: {error}")
     return prediction.remarks
@@ -275,7 +286,7 @@ def _earlier(settings: PredictSettings, networks: Networks, targets: Mapping[str
     return {name: record.facts.get("cases", {}).get(name, found) for name, found in present.items()}
 
 
-def _say_what(networks: Networks, count: int, outcome: _Outcomes, options: Options) -> None:
+def _say_what(networks: Networks, count: int, outcome: Outcomes, options: Options) -> None:
     folds = ", ".join(str(fold) for fold in networks.folds)
     flips = 2 ** len(networks.mirror_axes) if options.mirror else 1
     kept = f", {len(outcome.done)} of them done already" if outcome.done else ""
@@ -295,7 +306,7 @@ def _record(
     model: Model,
     networks: Networks,
     options: Options,
-    outcome: _Outcomes,
+    outcome: Outcomes,
 ) -> None:
     sources = {name: "words" if name in words else "default" for name in PredictSettings.model_fields}
     facts = {
@@ -314,7 +325,7 @@ def _record(
     record_run(settings.output / "run.json", "predict", words, settings.model_dump(mode="json"), sources, facts)
 
 
-def _conclude(settings: PredictSettings, cases: Sequence[Case], outcome: _Outcomes) -> int:
+def _conclude(settings: PredictSettings, cases: Sequence[Case], outcome: Outcomes) -> int:
     say(f"{len(outcome.done)} predicted, {len(outcome.failed)} failed; labels are in {settings.output}")
     files = {case.name: _file_of(case) for case in cases}
     for name, sentence in sorted(outcome.failed.items()):

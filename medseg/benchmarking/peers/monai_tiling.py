@@ -1,4 +1,4 @@
-"""C4, G4, MONAI's side: SlidingWindowInferer with Gaussian weights, then the largest class."""
+"""C4, G4, MONAI's side: sliding_window_inference with the same Gaussian weights as medseg, then the largest class."""
 
 import time
 
@@ -12,6 +12,7 @@ def prepare(request):
     device = torch.device(request["device"])
     image = torch.from_numpy(np.load(request["image"]))[None]
     network = torch.jit.load(request["network"], map_location=device).eval()
+    weights = torch.from_numpy(np.load(request["weights"])).to(device)
     spent = [0.0]
 
     def wait():
@@ -30,7 +31,7 @@ def prepare(request):
     def work():
         spent[0] = 0.0
         scores = sliding_window_inference(
-            image.to(device), request["patch"], 1, clocked, overlap=0.5, mode="gaussian", sigma_scale=0.125
+            image.to(device), request["patch"], 1, clocked, overlap=0.5, roi_weight_map=weights
         )
         return scores.argmax(dim=1)[0].to(torch.uint8).cpu().numpy(), {"network_seconds": spent[0]}
 
