@@ -40,7 +40,7 @@ _MOST_LOST = 0.002
 
 def same_settings(setup: Setup) -> list[Row]:
     """C2: an nnU-Net model, imported, with nnU-Net's own step, mirroring and arithmetic."""
-    folder, cases = _predicted_cases(setup, "C2", setup.of(1, 8))
+    folder, cases = _predicted_cases(setup, "C2", setup.of(1, 4))
     options = {"combine": "nnunet", "mirror": True, "step": 0.5}
     mine, other, said = _predict(setup, folder, cases, options, _same_labels)
     work = f"predict {len(cases)} cases as nnU-Net does, per case"
@@ -50,7 +50,7 @@ def same_settings(setup: Setup) -> list[Row]:
 
 def default_settings(setup: Setup) -> list[Row]:
     """C3: the same model, each program as it comes; what the difference costs in Dice."""
-    folder, cases = _predicted_cases(setup, "C3", setup.of(1, 8))
+    folder, cases = _predicted_cases(setup, "C3", setup.of(1, 4))
     lost: dict[str, float] = {}
 
     def gate(first: Path, second: Path | None) -> str:
