@@ -19,6 +19,7 @@ from medseg.commands.train_job import SETTINGS, Fold, TrainJob, TrainSettings, c
 from medseg.commands.train_length import loader_workers
 from medseg.commands.train_recipe import settle_recipe
 from medseg.commands.train_start import first_weights, require_usable
+from medseg.commands.train_teacher import load_teachers
 from medseg.errors import SettingsError
 from medseg.evaluation.scores import Scores, as_rows
 from medseg.planning.fingerprint import Fingerprint
@@ -133,9 +134,10 @@ def _train_one(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) ->
         )
     tracker = _tracker(job, folder) if fabric.is_global_zero else None
     workers = loader_workers(job.settings, fabric)
-    start = first_weights(job, recipe, folder)
+    start, teachers = first_weights(job, recipe, folder), load_teachers(recipe, fabric.device)
     worked = time.process_time()
-    done = train_fold(fabric, recipe, job.prepared, folder, progress, workers, job.settings.save_every, tracker, start)
+    every = job.settings.save_every
+    done = train_fold(fabric, recipe, job.prepared, folder, progress, workers, every, tracker, start, teachers)
     worked, memory = time.process_time() - worked, peak_memory_bytes(fabric.device)
     if tracker is not None:
         tracker.close()

@@ -18,7 +18,7 @@ from medseg.cases.dataset import Dataset
 from medseg.cases.folds import Folds
 from medseg.cases.formats import read_dataset
 from medseg.cases.labels import LabelTable
-from medseg.commands.chosen import chosen_workspace
+from medseg.commands.chosen import FoldChoice, chosen_workspace
 from medseg.errors import CheckpointError, PlanError, SettingsError
 from medseg.paths import Workspace
 from medseg.planning.override import Shorthands, override_plan
@@ -57,6 +57,12 @@ class TrainSettings(Settings):
     """Which fold of that model; by default the one of the same number, else its first."""
     freeze: Literal["none", "encoder"] = "none"
     """encoder: what was copied into the encoder stays as it is."""
+    teacher: Path | None = None
+    """Learn from the probabilities of this bundle or workspace as well as from labels (distillation.weight,
+    distillation.temperature), for example a light network from a large one."""
+    teacher_fold: FoldChoice | None = None
+    """Which of its networks teach, averaged: a fold, several or all; by default the fold of the same number of the same
+    dataset, else all."""
     resume: bool = False
     """Continue an interrupted training from its newest checkpoint, to the same result; with iterations= or budget=
     give it, or a finished one, another length."""

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medseg.commands.train_job import LENGTH_WORDS, TrainJob, TrainSettings
+from medseg.commands.train_teacher import load_teachers
 from medseg.errors import SettingsError
 from medseg.planning.plan import TrainingPlan
 from medseg.progress import Progress
@@ -61,7 +62,8 @@ def iterations_in_time(
     started = time.monotonic()
     probe_seconds = min(max(_PROBE_SHARE * budget, _PROBE_SECONDS[0]), _PROBE_SECONDS[1])
     workers = loader_workers(job.settings, fabric)
-    each = seconds_per_iteration(fabric, recipe, job.prepared, probe_seconds, workers)
+    teachers = load_teachers(recipe, fabric.device)
+    each = seconds_per_iteration(fabric, recipe, job.prepared, probe_seconds, workers, teachers)
     each = float(f"{fabric.broadcast(each):.3g}")
     spent += time.monotonic() - started
     configuration, held_out, devices = recipe.configuration, recipe.validation_cases, recipe.devices

@@ -12,6 +12,7 @@ from medseg.commands.train_cascade import data_hash_of
 from medseg.commands.train_job import Fold, TrainJob, cases_of, earlier_recipe
 from medseg.commands.train_length import extend, iterations_in_time, settle_part, stops_early
 from medseg.commands.train_start import settle_start
+from medseg.commands.train_teacher import settle_teacher
 from medseg.errors import CheckpointError, SettingsError
 from medseg.planning.class_weights import ClassWeights, settle_class_weights
 from medseg.planning.fingerprint import Fingerprint
@@ -20,7 +21,7 @@ from medseg.progress import Progress
 if TYPE_CHECKING:
     from lightning_fabric import Fabric
 
-    from medseg.training.recipe import Recipe, Start
+    from medseg.training.recipe import Recipe, Start, Teacher
 
 
 def settle_recipe(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) -> Recipe:
@@ -74,6 +75,8 @@ def _new_recipe(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) -
     class_weights = _settle_class_weights(job)
     train_cases, held_out = (tuple(case.name for case in cases) for cases in cases_of(job, fold))
 
+    teacher: Teacher | None = None
+
     def recipe(steps: int, start: Start | None) -> Recipe:
         optimizer = settle_optimizer(training.optimizer, steps)
         settled = {"iterations": steps, "budget": budget, "optimizer": optimizer}
@@ -84,6 +87,7 @@ def _new_recipe(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) -
             # A sudden large step would undo what a trained network has learned.
             parts=(Part(stretch=planned_stretch(optimizer, steps, gently=start is not None)),),
             start=start,
+            teacher=teacher,
             class_weights=class_weights,
             fold=fold,
             channels=len(job.plan.channels) + (len(job.table) - 1 if job.configuration.previous else 0),
@@ -99,6 +103,7 @@ def _new_recipe(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) -
         )
 
     start = settle_start(job, recipe(1_000, None), fabric.is_global_zero)
+    teacher = settle_teacher(job, recipe(1_000, None), fabric.is_global_zero)
     each = None
     if not iterations:
         assert budget is not None  # checked above

@@ -167,6 +167,15 @@ class SamplingPlan(Record):
     """Share of the patches that are taken again from where the network did worst in the last 100 iterations."""
 
 
+class DistillationPlan(Record):
+    """How much a training listens to teacher=MODEL, where one is named."""
+
+    weight: float = Field(default=0.5, ge=0, le=1)
+    """Share of the loss that the teacher's probabilities have; the labels have the rest."""
+    temperature: PositiveFloat = 2.0
+    """Logits of both are divided by it, so that small probabilities count."""
+
+
 class TrainingPlan(Record):
     """The training recipe, shared by all configurations."""
 
@@ -190,6 +199,7 @@ class TrainingPlan(Record):
     mirror_axes: tuple[Literal[0, 1, 2], ...] = (0, 1, 2)
     """Network axes on which mirroring is allowed, in training and prediction."""
     augmentation: AugmentationPlan = AugmentationPlan()
+    distillation: DistillationPlan = DistillationPlan()
     seed: int = Field(default=1, ge=0)
     """Everything random follows from it."""
 

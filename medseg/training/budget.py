@@ -16,6 +16,7 @@ from medseg.cases.labels import Label, LabelTable
 from medseg.networks.build import build_network
 from medseg.planning.memory import forward_flops
 from medseg.planning.plan import NetworkPlan
+from medseg.training.distillation import Teachers
 from medseg.training.fold import new_loss, new_network
 from medseg.training.loop import Step, train
 from medseg.training.losses import build_loss
@@ -35,7 +36,12 @@ class _Enough(Exception):  # noqa: N818 (it ends the probe; nothing is wrong)
 
 
 def seconds_per_iteration(
-    fabric: lightning_fabric.Fabric, recipe: Recipe, prepared: Path, seconds: float, workers: int = 0
+    fabric: lightning_fabric.Fabric,
+    recipe: Recipe,
+    prepared: Path,
+    seconds: float,
+    workers: int = 0,
+    teachers: Teachers | None = None,
 ) -> float:
     """Train a throw-away copy on the real data for about ``seconds`` and return the mean time of an iteration."""
     network = fabric.to_device(new_network(recipe))
@@ -65,6 +71,7 @@ def seconds_per_iteration(
             0,
             after_step,
             str,
+            teachers,
         )
     return (times[-1] - times[_WARM_UP - 1]) / (len(times) - _WARM_UP)
 

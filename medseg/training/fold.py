@@ -19,6 +19,7 @@ from medseg.networks.build import build_network
 from medseg.networks.weights import save_weights
 from medseg.progress import Progress
 from medseg.training.checkpoint import Course, forget_leftovers, load_newest, restore, save_checkpoint
+from medseg.training.distillation import Teachers
 from medseg.training.loop import Step, train
 from medseg.training.losses import build_loss
 from medseg.training.mining import ROUND
@@ -51,10 +52,12 @@ def train_fold(
     save_every_seconds: float = 120,
     tracker: Any = None,
     first_weights: Mapping[str, Tensor] | None = None,
+    teachers: Teachers | None = None,
 ) -> Trained:
     """Train from the newest checkpoint in ``folder``, or from the start, to the end of the schedule.
 
     ``first_weights`` are those to begin with, instead of random ones, where there is no checkpoint yet.
+    ``teachers`` are those that the Recipe names.
     Writes checkpoints, ``log.csv`` and finally ``weights.safetensors``. With the same Recipe the weights have the same
     bytes on CPU, whatever the number of workers and however often the training was interrupted.
     Raises CheckpointError for a damaged or foreign checkpoint, MedsegError when the loss is no longer finite.
@@ -86,7 +89,7 @@ def train_fold(
     progress.advance(course.iteration)
     batches = _batches(patches, steps, recipe, workers)
     loss = new_loss(recipe)
-    train(fabric, recipe, module, loss, wrapped, schedule, batches, course.iteration, steps, patches.cases_of)
+    train(fabric, recipe, module, loss, wrapped, schedule, batches, course.iteration, steps, patches.cases_of, teachers)
     progress.finish()
     if fabric.is_global_zero:
         save_weights(folder / "weights.safetensors", network.state_dict(), describe_weights(recipe, steps.course))

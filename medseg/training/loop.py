@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from medseg.errors import MedsegError
 from medseg.training.augment import augment_batch
 from medseg.training.dice import patch_dice
+from medseg.training.distillation import Teachers
 from medseg.training.mining import errors_of
 from medseg.training.recipe import Recipe
 from medseg.training.schedule import Schedule
@@ -46,6 +47,7 @@ def train(
     first_iteration: int,
     after_step: Callable[[Step], None],
     cases_of: Callable[[int], str],
+    teachers: Teachers | None = None,
 ) -> None:
     """Train from ``first_iteration`` to the end of the schedule, which ``after_step`` may bring forward.
 
@@ -75,7 +77,10 @@ def train(
         )
         optimizer.zero_grad(set_to_none=True)
         logits = network(images)
+        finest = logits[0] if isinstance(logits, list | tuple) else logits
         loss = loss_function(logits, labels)
+        if teachers is not None:
+            loss = teachers.mix(fabric, loss, images, finest)
         if not torch.isfinite(loss):
             raise _no_number("loss", loss, iteration, cases_of)
         fabric.backward(loss)
@@ -84,7 +89,6 @@ def train(
         if norm is not None and not torch.isfinite(norm) and fabric.strategy.precision.precision != "16-mixed":
             raise _no_number("gradient", norm, iteration, cases_of)
         optimizer.step()
-        finest = logits[0] if isinstance(logits, list | tuple) else logits
         errors = _errors(fabric, finest.detach(), labels, recipe) if plan.sampling.hard_patches else ()
         after_step(Step(iteration + 1, loss.item(), patch_dice(finest.detach(), labels, recipe.labels), rate, errors))
 

@@ -44,6 +44,18 @@ class Start(Record):
     """Tensors that training leaves as they are."""
 
 
+class Teacher(Record):
+    """The trained model from whose probabilities a training learns as well."""
+
+    model: str
+    """The folder in which it was found."""
+    identity: str
+    """Hash of its weights and of its preparation, wherever they lie."""
+    configuration: str
+    folds: tuple[int | str, ...]
+    """Their probabilities are averaged."""
+
+
 class Recipe(Document):
     """What one fold's training does; ``recipe.json`` in the fold's folder."""
 
@@ -60,6 +72,8 @@ class Recipe(Document):
     """How much a voxel counts in losses of voxels, by question and answer; None for all alike."""
     start: Start | None = None
     """None where it begins with random weights."""
+    teacher: Teacher | None = None
+    """None where labels alone teach."""
     fold: int | str
     channels: int
     """Of the network's input, those of a cascade's previous labels included."""
