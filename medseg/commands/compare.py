@@ -61,15 +61,17 @@ def run(words: Mapping[str, str]) -> None:
     settings = build(CompareSettings, words)
     comparison = _read(settings)
     members = members_of(comparison)
-    comparison.job.workspace.remember()
     if settings.restart and comparison.folder.exists():
         shutil.rmtree(comparison.folder)
     require_same(comparison)
     with Bar() as bar:
         prepare(comparison.job, [settings.fold], bar)
-        for place, member in enumerate(members, start=1):
-            bar.note(f"[{place} of {len(members)}] {member.choice}, seed {member.seed}")
-            train_member(comparison, member)
+        try:
+            for place, member in enumerate(members, start=1):
+                bar.note(f"[{place} of {len(members)}] {member.choice}, seed {member.seed}")
+                train_member(comparison, member)
+        finally:
+            comparison.job.workspace.remember()  # not that of the training which ran last
         found = _measure(comparison, members, bar)
     _write(comparison, found)
     _show(comparison, found)

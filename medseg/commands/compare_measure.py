@@ -40,7 +40,7 @@ def measure(comparison: Comparison, members: Sequence[Member], progress: Progres
     trials = []
     for choice in comparison.choices:
         own = [member for member in members if member.choice == choice]
-        found = {metric: one[choice] for metric, one in metrics.items() if choice in one}
+        found = dict[Metric, Compared]((metric, one[choice]) for metric, one in metrics.items() if choice in one)
         errors = [_calibration_error(comparison, member, Options(device), progress) for member in own]
         dice = {member.seed: one.mean_dice or 0.0 for member, one in zip(own, scores[choice], strict=True)}
         cost = _cost(comparison, own)
