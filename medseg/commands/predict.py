@@ -24,7 +24,7 @@ from medseg.evaluation.pictures import draw_comparison
 from medseg.images.dicom import require_extra
 from medseg.images.formats import find_dicom, write_labels
 from medseg.inference.inputs import find_cases, has_images, suffix_of
-from medseg.inference.options import DEFAULT_QUALITY, Options, Quality
+from medseg.inference.options import DEFAULT_QUALITY, Mirror, Options, Quality, flip_sets
 from medseg.run_record import RunRecord, record_run
 from medseg.settings import Bytes, Settings, build
 
@@ -58,9 +58,9 @@ class PredictSettings(Settings):
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where to compute; auto takes a GPU where there is one."""
     quality: Quality | None = None
-    """fast: few tiles, no mirror images; balanced (default): more tiles; best (default with compat=): as nnU-Net."""
-    mirror: bool | None = None
-    """Average over mirror images as well (up to 8 times slower); by default as quality says."""
+    """fast: few tiles, no flips; balanced (default): half-turns; best (default with compat=): all flips, as nnU-Net."""
+    mirror: Mirror | None = None
+    """Average over mirror images as well (up to 8 times slower), or over turns only (4); by default as quality says."""
     step: float | None = Field(default=None, gt=0, le=1)
     """Distance of neighbouring tiles as a share of the patch; by default as quality says."""
     tile_batch: PositiveInt | None = None
@@ -288,10 +288,10 @@ def _earlier(settings: PredictSettings, networks: Networks, targets: Mapping[str
 
 def _say_what(networks: Networks, count: int, outcome: Outcomes, options: Options) -> None:
     folds = ", ".join(str(fold) for fold in networks.folds)
-    flips = 2 ** len(networks.mirror_axes) if options.mirror else 1
+    flips = len(flip_sets(networks.mirror_axes, options.mirror))
     kept = f", {len(outcome.done)} of them done already" if outcome.done else ""
     say(
-        f"{count} case(s){kept}; {networks.name}, fold(s) {folds}, {flips} mirror image(s) each, tiles "
+        f"{count} case(s){kept}; {networks.name}, fold(s) {folds}, {flips} flip(s) each, tiles "
         f"{'x'.join(map(str, networks.configuration.patch_size))} at step {options.step:g} on {options.device}"
     )
     for other in networks.beside:

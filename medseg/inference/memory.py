@@ -22,7 +22,7 @@ from medseg.errors import MedsegError
 from medseg.images.resample import resampled_shape
 from medseg.images.volume import Volume
 from medseg.inference.model import Networks
-from medseg.inference.options import Options
+from medseg.inference.options import Options, flip_sets
 from medseg.inference.storage import OnDevice, OnDisk, Storage
 from medseg.planning.plan import ConfigurationPlan
 from medseg.preprocessing.prepare import network_axes, permuted_spacing, prepared_spacing
@@ -209,8 +209,7 @@ def _at_work(image: Volume, model: Networks, options: Options, layout: Layout) -
     kept = 2 * (len(model.networks) * classes + 1) if options.combine == "nnunet" else 4 * classes
     slab = kept * configuration.patch_size[0] * height * width
     restoring = 4 * classes * _ROW_COPIES * height * width + 32 * b * c
-    evaluations = len(model.networks) * (2 ** len(model.mirror_axes) if options.mirror else 1)
-    several = evaluations > 1
+    several = len(model.networks) * len(flip_sets(model.mirror_axes, options.mirror)) > 1
     batch = layout.tile_batch(configuration, channels, classes, options)
     # A batch, and one tile's scores for tiles of a single value.
     tiles = batch * tile_bytes(configuration, channels, classes, several) + 4 * classes * prod(configuration.patch_size)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
@@ -16,6 +18,9 @@ if TYPE_CHECKING:
 
 Combine = Literal["probabilities", "logits", "nnunet"]
 """What is averaged; nnunet: logits in half precision and with its weights, to meet nnU-Net's labels to the voxel."""
+Mirror = bool | Literal["turns"]
+"""Whether mirror images are averaged: all, none, or only half-turns (an even number of flipped axes), which are half as
+many and in which left is still left of right."""
 Quality = Literal["fast", "balanced", "best"]
 """How much work is done for a Case."""
 DEFAULT_QUALITY: Quality = "balanced"
@@ -25,16 +30,24 @@ DEFAULT_QUALITY: Quality = "balanced"
 class Effort:
     """What a quality stands for."""
 
-    mirror: bool
+    mirror: Mirror
     step: float
 
 
 EFFORTS: dict[Quality, Effort] = {
     "fast": Effort(mirror=False, step=0.8),
-    "balanced": Effort(mirror=False, step=0.5),
+    "balanced": Effort(mirror="turns", step=0.5),
     "best": Effort(mirror=True, step=0.5),
 }
-"""best is nnU-Net's own way; what the others lose and win is measured by tests/benchmarks/quality.py."""
+"""best is nnU-Net's own way; what the others lose and win is measured by tests/benchmarks/quality.py. Of the sets of
+two or three flips, and of the groups of four, half-turns lost least there."""
+
+
+def flip_sets(axes: Iterable[int], mirror: Mirror) -> list[tuple[int, ...]]:
+    """The sets of axes to flip, nothing first: all ``2 ** d`` of them, none but nothing, or those of even size."""
+    axes = sorted(set(axes)) if mirror else []
+    sizes = range(0, len(axes) + 1, 2 if mirror == "turns" else 1)
+    return [chosen for count in sizes for chosen in combinations(axes, count)]
 
 
 @runtime_checkable
@@ -77,8 +90,8 @@ class Options:
     """How a Case is predicted; nothing here changes what the model is."""
 
     device: torch.device
-    mirror: bool = EFFORTS[DEFAULT_QUALITY].mirror
-    """Average over the flips that were allowed in training."""
+    mirror: Mirror = EFFORTS[DEFAULT_QUALITY].mirror
+    """Average over the flips that were allowed in training, or over the half-turns among them."""
     step: float = EFFORTS[DEFAULT_QUALITY].step
     tile_batch: int | None = None
     combine: Combine = "probabilities"
@@ -93,7 +106,12 @@ class Options:
 
     @classmethod
     def of(
-        cls, quality: Quality, device: torch.device, mirror: bool | None = None, step: float | None = None, **more: Any
+        cls,
+        quality: Quality,
+        device: torch.device,
+        mirror: Mirror | None = None,
+        step: float | None = None,
+        **more: Any,
     ) -> Options:
         """By a quality; ``mirror`` and ``step`` replace its own where they are given."""
         effort = EFFORTS[quality]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from itertools import combinations, product
+from itertools import product
 from typing import Literal
 
 import numpy as np
@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from medseg.arrays import Image, Triple
 from medseg.errors import MedsegError
 from medseg.inference.onednn import fast_convolutions
-from medseg.inference.options import Combine, Spread
+from medseg.inference.options import Combine, Mirror, Spread, flip_sets
 from medseg.inference.slab import NnunetSlab, Rows, Slab
 from medseg.inference.storage import OnDevice, Storage
 from medseg.inference.tiles import AxisTiles, tile_grid
@@ -37,12 +37,6 @@ _ROWS_BYTES = 2 << 20
 """Scores that are worked on at once; small enough for a processor's cache."""
 
 
-def mirror_combinations(axes: Iterable[int]) -> list[tuple[int, ...]]:
-    """All ``2 ** d`` sets of axes to flip, nothing first."""
-    axes = sorted(set(axes))
-    return [chosen for count in range(len(axes) + 1) for chosen in combinations(axes, count)]
-
-
 def predict_rows(
     image: Image,
     networks: Sequence[nn.Module],
@@ -51,6 +45,7 @@ def predict_rows(
     *,
     device: torch.device,
     mirror_axes: Iterable[int] = (),
+    mirror: Mirror = True,
     step: float = 0.5,
     tile_batch: int = 1,
     combine: Combine = "probabilities",
@@ -62,16 +57,18 @@ def predict_rows(
 ) -> Iterator[Rows]:
     """Yield the averaged scores of a prepared image ``(C, Z, Y, X)`` in rows along axis 0, in ascending order.
 
-    The networks (in eval mode, on ``device``) and the flips over ``mirror_axes`` are averaged with equal weight, as
-    probabilities (what ``activation`` makes of logits) or as logits; overlapping tiles are averaged with Gaussian
-    weights (``combine="nnunet"``: in half precision, network by network). ``tile_batch`` tiles go through a network at
-    once; it is halved when a GPU's memory does not suffice. Tiles that hold one value only are computed once for each
-    value. ``spread`` adds channels of its own to the scores. Scores are added up in ``storage``, by default on
-    ``device``. ``case`` is the name used in errors. Raises MedsegError when a network gives a value that is not finite,
-    or too large for half precision where that is asked for, or when a single tile does not fit.
+    The networks (in eval mode, on ``device``) and the flips over ``mirror_axes`` (all, or what ``mirror`` says) are
+    averaged with equal weight, as probabilities (what ``activation`` makes of logits) or as logits; overlapping tiles
+    are averaged with Gaussian weights (``combine="nnunet"``: in half precision, network by network). ``tile_batch``
+    tiles go through a network at once; it is halved when a GPU's memory does not suffice. Tiles that hold one value
+    only are computed once for each value. ``spread`` adds channels of its own to the scores. Scores are added up in
+    ``storage``, by default on ``device``. ``case`` is the name used in errors. Raises MedsegError when a network gives
+    a value that is not finite, or too large for half precision where that is asked for, or when a single tile does not
+    fit.
     """
     progress = progress or Silent()
-    ensemble = _Ensemble(networks, mirror_combinations(mirror_axes), classes, combine, activation, spread, device, case)
+    flips = flip_sets(mirror_axes, mirror)
+    ensemble = _Ensemble(networks, flips, classes, combine, activation, spread, device, case)
     axes = tile_grid(image.shape[1:], patch, step)
     z, y, x = (range(len(axis.starts)) for axis in axes)
     tiles = list(product(z, y, x))

@@ -98,11 +98,11 @@ from medseg.inference.memory import Bound, Layout, choose_layout, resident_bytes
 from medseg.inference.options import Options
 
 torch.set_num_threads(1)
-image, model = image_of((80, 160, 160)), model_of(64, (32, 48, 48))
+image, model = image_of((40, 240, 240)), model_of(64, (32, 48, 48))
 labels_of(image_of((32, 48, 48)), model, Options(CPU), Layout(single_tiles=True))  # libraries load what they need
-options = Options(CPU, step=1.0, max_memory=resident_bytes() + 350_000_000, scratch=Path(sys.argv[1]))
+options = Options(CPU, step=1.0, max_memory=resident_bytes() + 340_000_000, scratch=Path(sys.argv[1]))
 allocated = next(int(line.split()[1]) * 1024 for line in open("/proc/self/status") if line.startswith("VmData"))
-resource.setrlimit(resource.RLIMIT_DATA, (allocated + 400_000_000,) * 2)
+resource.setrlimit(resource.RLIMIT_DATA, (allocated + 340_000_000,) * 2)
 try:
     labels_of(image, model, options, Layout())
 except (RuntimeError, MemoryError):
@@ -128,7 +128,7 @@ def test_a_process_with_too_little_memory_for_the_scores_predicts_by_the_disk(tm
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.stdout.splitlines() == [
         "too much for the memory",
-        f"disk {64 * 32 * 160 * 160 * 4}",
-        "(80, 160, 160)",
+        f"disk {64 * 32 * 240 * 240 * 4}",
+        "(40, 240, 240)",
     ], done.stderr
     assert not list(tmp_path.iterdir())

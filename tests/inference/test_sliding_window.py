@@ -6,8 +6,9 @@ from torch import nn
 
 from medseg.errors import MedsegError
 from medseg.inference.onednn import fast_convolutions
+from medseg.inference.options import flip_sets
 from medseg.inference.slab import half_gaussian
-from medseg.inference.sliding_window import mirror_combinations, predict_rows
+from medseg.inference.sliding_window import predict_rows
 from medseg.inference.tiles import gaussian, tile_grid, tile_starts
 from medseg.progress import Silent
 
@@ -128,7 +129,9 @@ def test_a_constant_network_gives_a_constant_answer():
 
 
 def test_mirroring_averages_all_combinations_of_flips():
-    assert mirror_combinations((2, 0)) == [(), (0,), (2,), (0, 2)]
+    assert flip_sets((2, 0), True) == [(), (0,), (2,), (0, 2)]
+    assert flip_sets((2, 0, 1), "turns") == [(), (0, 1), (0, 2), (1, 2)]
+    assert flip_sets((2, 0), False) == flip_sets((), "turns") == [()]
     image, network = image_of(8, 8, 8), local(3)
     found = whole(image, [network], (8, 8, 8), 3, mirror_axes=(0, 2))
     tiles = torch.from_numpy(image)[None]
@@ -136,6 +139,10 @@ def test_mirroring_averages_all_combinations_of_flips():
         flipped = [network(tiles.flip(axes)).softmax(1).flip(axes) for axes in ([2], [4], [2, 4])]
         expected = (network(tiles).softmax(1) + sum(flipped)) / 4
     np.testing.assert_allclose(found, expected[0].numpy(), atol=1e-6)
+    turned = whole(image, [network], (8, 8, 8), 3, mirror_axes=(0, 2), mirror="turns")
+    with torch.inference_mode():
+        expected = (network(tiles).softmax(1) + flipped[2]) / 2
+    np.testing.assert_allclose(turned, expected[0].numpy(), atol=1e-6)
 
 
 def test_folds_are_averaged_as_probabilities_or_as_logits():
