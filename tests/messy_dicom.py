@@ -399,7 +399,6 @@ CASES: dict[str, Messy] = {
     "slices shifted sideways": messy(shifted_sideways, refused=("variable_spacing",)),
     "orientation differs by 1e-6": messy(jitter, accepted=("iop_snapped",)),
     "no position": messy(without_place, refused=("no_geometry",)),
-    "orientation of length 2": messy(setting(ImageOrientationPatient=[2, 0, 0, 0, 2, 0]), refused=("no_geometry",)),
     "PixelSpacing 0": messy(setting(PixelSpacing=[0, 0]), refused=("no_geometry",)),
     "X-ray picture": messy(
         without_place,

@@ -1,7 +1,8 @@
 """A folder of DICOM studies as a Dataset, or as Cases to predict: a series is an image, a SEG or RTSTRUCT its labels.
 
 Knows no DICOM itself; ``medseg.images.dicom`` reads it. A file path stands for the whole series that it is a slice of.
-Case names are hashes of UIDs and patients are hashes of their IDs, so nothing that names anybody enters a workspace.
+Case names are hashes of UIDs, and a patient is called by the first of his cases: an ID, or its hash, which could be
+guessed, enters no workspace.
 """
 
 from __future__ import annotations
@@ -64,8 +65,11 @@ def read_dicom(draft: Draft) -> None:
             draft.complain(series.name, "two-label-files", sentence, "Keep one of them.", look.path)
         else:
             labelled[series.name] = (series, look)
+    patients: dict[str, str] = {}
+    for name, (series, _) in sorted(labelled.items()):
+        patients.setdefault(series.patient, name)
     for series, look in labelled.values():
-        _add(draft, series, look, found, rules)
+        _add(draft, series, look, found, rules, patients[series.patient] if series.patient else None)
     _name_channels(draft, [series for series, _ in labelled.values()], rules)
     _name_labels(draft, [look.path for _, look in labelled.values()])
     left_out = len(found.series) - len(labelled)
@@ -135,7 +139,7 @@ def _by_rules(found: Intake, rules: SeriesRules) -> tuple[list[Case], list[Compl
 def _append(cases: list[Case], complaints: list[Complaint], name: str, chosen: Sequence[Series]) -> None:
     scattered = next((series for series in chosen if _is_scattered(series)), None)
     if scattered is None:
-        cases.append(Case(name, tuple(series.files[0] for series in chosen), patient=chosen[0].patient[:16] or None))
+        cases.append(Case(name, tuple(series.files[0] for series in chosen)))
     else:
         complaints.append(_scattered(scattered))
 
@@ -175,7 +179,9 @@ def _labelled_series(draft: Draft, look: FirstLook, found: Intake) -> Series | N
     return None
 
 
-def _add(draft: Draft, series: Series, look: FirstLook, found: Intake, rules: SeriesRules | None) -> None:
+def _add(
+    draft: Draft, series: Series, look: FirstLook, found: Intake, rules: SeriesRules | None, patient: str | None
+) -> None:
     chosen = [series]
     if rules is not None:
         from medseg.images.dicom.selection import choose_series
@@ -201,7 +207,7 @@ def _add(draft: Draft, series: Series, look: FirstLook, found: Intake, rules: Se
         complaint = _scattered(scattered)
         draft.complain(series.name, complaint.code, complaint.sentence, complaint.remedy, scattered.files[0])
         return
-    draft.add(Case(series.name, tuple(x.files[0] for x in chosen), look.path, series.patient[:16] or None))
+    draft.add(Case(series.name, tuple(x.files[0] for x in chosen), look.path, patient))
 
 
 def _name_channels(draft: Draft, series: Sequence[Series], rules: SeriesRules | None) -> None:

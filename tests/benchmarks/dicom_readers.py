@@ -1,11 +1,11 @@
 """The torture set read by medseg, by SimpleITK's series reader and by dicom2nifti: a table for .github/dicom.md.
 
-    python tests/benchmarks/dicom_readers.py [dicom2nifti=/path/to/dicom2nifti] [output=table.md]
+    python tests/benchmarks/dicom_readers.py [dicom2nifti=/path/to/python/that/has/it] [output=table.md]
 
 Each folder is judged by its voxels (``tests/messy_dicom.py``): *right* means that every volume that the reader gives is
-complete and lies where its headers say; *refused* that it says no and gives nothing wrong; *wrong* that it gives a
-volume that is wrong and says nothing; *crashed* that it ends by an error of its own. Warnings on stderr do not count:
-nobody reads them in a batch.
+complete and lies where its headers say; *refused* that it gives nothing, by an error that it has for this; *wrong* that
+it gives a volume that is wrong; *crashed* that it gives nothing because of an error that it does not expect. Warnings
+on stderr do not count: nobody reads them in a batch.
 """
 
 from __future__ import annotations
@@ -44,44 +44,64 @@ def by_medseg(folder: Path) -> Volumes:
 
 
 def by_simpleitk(folder: Path) -> Volumes:
-    """Its documented way: the series of each folder, their files in GDCM's order."""
+    """Its documented way: every series of the folder and those inside it, their files in GDCM's order."""
     volumes = []
-    for place in (folder, *(path for path in folder.rglob("*") if path.is_dir())):
-        for uid in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(place)):
-            reader = sitk.ImageSeriesReader()
-            reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(place), uid))
-            try:
-                image = reader.Execute()
-            except RuntimeError:
-                continue
-            array = sitk.GetArrayFromImage(image)
-            affine = np.eye(4)
-            affine[:3, :3] = np.reshape(image.GetDirection()[:9], (3, 3)) * image.GetSpacing()[:3]
-            affine[:3, 3] = image.GetOrigin()[:3]
-            volumes.append((array, LPS_TO_RAS @ affine[:, [2, 1, 0, 3]]))
+    places = (folder, *(path for path in folder.rglob("*") if path.is_dir()))
+    for uid in dict.fromkeys(x for place in places for x in sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(place))):
+        reader = sitk.ImageSeriesReader()
+        reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid, recursive=True))
+        try:
+            image = reader.Execute()
+        except RuntimeError:
+            continue
+        array, dimensions = sitk.GetArrayFromImage(image), image.GetDimension()
+        affine = np.eye(4)
+        direction = np.reshape(image.GetDirection(), (dimensions, dimensions))[:3, :3]
+        affine[:3, :3] = direction * image.GetSpacing()[:3]
+        affine[:3, 3] = image.GetOrigin()[:3]
+        parts = [array] if dimensions == 3 else list(array)
+        volumes += [(part, LPS_TO_RAS @ affine[:, [2, 1, 0, 3]]) for part in parts]
     return volumes
 
 
-def by_dicom2nifti(program: str) -> Callable[[Path], Volumes]:
-    """Its command line, without reorientation."""
+def by_dicom2nifti(python: str, root: Path) -> Callable[[Path], Volumes]:
+    """Its ``convert_directory`` on every folder, in a process of another environment."""
+    output = root.with_name("dicom2nifti")
+    subprocess.run([python, "-c", _CONVERT, str(root), str(output)], check=True, capture_output=True, timeout=900)
 
     def read(folder: Path) -> Volumes:
-        with tempfile.TemporaryDirectory() as output:
-            done = subprocess.run(
-                [program, "-C", "-r", str(folder), output], check=False, capture_output=True, text=True, timeout=300
-            )
-            volumes = []
-            for file in sorted(Path(output).rglob("*.nii*")):
-                image = nibabel.load(file)
-                array = np.asarray(image.dataobj)
-                parts = [array] if array.ndim == 3 else [array[..., t] for t in range(array.shape[3])]
-                volumes += [(part, image.affine) for part in parts]
-            told = done.stderr + done.stdout
-            if not volumes and "Traceback" in told and "ConversionValidationError" not in told:
-                raise RuntimeError(told.strip().splitlines()[-1])
-            return volumes
+        own = output / folder.name
+        volumes = []
+        for file in sorted(own.glob("*.nii*")):
+            image = nibabel.load(file)
+            array = np.asarray(image.dataobj)
+            parts = [array] if array.ndim == 3 else [array[..., t] for t in range(array.shape[3])]
+            volumes += [(part, image.affine) for part in parts]
+        told = (own / "told.txt").read_text()
+        last = next((line for line in reversed(told.splitlines()) if "Error" in line), "")
+        if not volumes and "Traceback" in told and "Conversion" not in last:
+            raise RuntimeError(last.split(":")[0])
+        return volumes
 
     return read
+
+
+_CONVERT = """
+import contextlib, io, logging, pathlib, sys, traceback
+import dicom2nifti
+
+logging.basicConfig(stream=io.StringIO())
+for folder in sorted(pathlib.Path(sys.argv[1]).iterdir()):
+    own = pathlib.Path(sys.argv[2]) / folder.name
+    own.mkdir(parents=True)
+    told = io.StringIO()
+    with contextlib.redirect_stderr(told), contextlib.redirect_stdout(told):
+        try:
+            dicom2nifti.convert_directory(str(folder), str(own), compression=False, reorient=False)
+        except Exception:
+            traceback.print_exc()
+    (own / "told.txt").write_text(told.getvalue())
+"""
 
 
 def judge(read: Callable[[Path], Volumes], folder: Path, slices: Slices) -> tuple[str, str]:
@@ -89,38 +109,42 @@ def judge(read: Callable[[Path], Volumes], folder: Path, slices: Slices) -> tupl
     try:
         volumes = read(folder)
     except Exception as error:
-        return "crashed", type(error).__name__
+        return "crashed", str(error)
     problems = [problem for array, affine in volumes if (problem := misreading(np.asarray(array), affine, slices))]
     if problems:
         return "wrong", problems[0]
     return ("right", "") if volumes else ("refused", "")
 
 
-def rows(readers: dict[str, Callable[[Path], Volumes]]) -> Iterator[tuple[str, list[str]]]:
-    for name, case in CASES.items():
-        with tempfile.TemporaryDirectory() as place:
-            folder = Path(place) / "in"
-            slices = case.write(folder)
-            found = [judge(read, folder, slices) for read in readers.values()]
-            yield name, [f"{outcome}: {why}" if why else outcome for outcome, why in found]
-
-
 def main(words: list[str]) -> None:
     given = dict(word.split("=", 1) for word in words)
-    readers: dict[str, Callable[[Path], Volumes]] = {"medseg": by_medseg, "SimpleITK": by_simpleitk}
-    if "dicom2nifti" in given:
-        readers["dicom2nifti"] = by_dicom2nifti(given["dicom2nifti"])
     sitk.ProcessObject.SetGlobalWarningDisplay(False)
-    table = list(rows(readers))
-    lines = ["| folder | " + " | ".join(readers) + " |", "|---" * (len(readers) + 1) + "|"]
-    lines += ["| " + " | ".join([name, *cells]) + " |" for name, cells in table]
-    for outcome in ("right", "refused", "wrong", "crashed"):
-        counts = [sum(cells[index].startswith(outcome) for _, cells in table) for index in range(len(readers))]
-        lines.append("| " + " | ".join([f"**{outcome}**", *(f"**{count}**" for count in counts)]) + " |")
-    text = "\n".join(lines) + "\n"
+    with tempfile.TemporaryDirectory() as place:
+        root = Path(place) / "folders"
+        slices = [case.write(root / f"{number:03d}") for number, case in enumerate(CASES.values())]
+        readers: dict[str, Callable[[Path], Volumes]] = {"medseg": by_medseg, "SimpleITK": by_simpleitk}
+        if "dicom2nifti" in given:
+            readers["dicom2nifti"] = by_dicom2nifti(given["dicom2nifti"], root)
+        table = [
+            (name, [judge(read, root / f"{number:03d}", slices[number]) for read in readers.values()])
+            for number, name in enumerate(CASES)
+        ]
+    text = "\n".join(lines_of(table, list(readers))) + "\n"
     if "output" in given:
         Path(given["output"]).write_text(text)
     print(text)
+
+
+def lines_of(table: list[tuple[str, list[tuple[str, str]]]], readers: list[str]) -> Iterator[str]:
+    """Markdown."""
+    yield "| folder | " + " | ".join(readers) + " |"
+    yield "|---" * (len(readers) + 1) + "|"
+    for name, cells in table:
+        shown = [f"{outcome}: {why}" if why else outcome for outcome, why in cells]
+        yield "| " + " | ".join([name, *shown]) + " |"
+    for outcome in ("right", "refused", "wrong", "crashed"):
+        counts = [sum(cells[place][0] == outcome for _, cells in table) for place in range(len(readers))]
+        yield "| " + " | ".join([f"**{outcome}**", *(f"**{count}**" for count in counts)]) + " |"
 
 
 if __name__ == "__main__":

@@ -61,6 +61,8 @@ def test_studies_become_cases_with_named_labels_and_nobody_is_named(studies: Pat
         image = read_case_image(case, 1)
         labels = read_case_labels(case, dataset.labels, image)
         np.testing.assert_array_equal(labels.array, np.rint((image.array[0] + 1024 - 1025) / 200).clip(0))
+    names = {case.name for case in dataset.cases}
+    assert {case.patient for case in dataset.cases} < names  # never the ID, nor a hash of it that could be guessed
     save_dataset(dataset, tmp_path / "workspace/dataset.yaml")
     assert read_dataset(tmp_path / "workspace/dataset.yaml") == dataset
     assert "Muster" not in (tmp_path / "workspace/dataset.yaml").read_text()

@@ -96,9 +96,19 @@ def _intake(folder: Path, looks: list[FirstLook], allow: Collection[Verdict]) ->
 
 def _files(folder: Path) -> Iterator[Path]:
     """Every file, in an order that does not depend on the disk."""
-    for place, folders, names in os.walk(folder):
+    for place, folders, names in os.walk(folder, onerror=_refuse_folder):
         folders.sort()
         yield from (Path(place) / name for name in sorted(names))
+
+
+def _refuse_folder(error: OSError) -> None:
+    """A folder that can't be listed would be left out without a word."""
+    raise DatasetError(f"{error.filename} can't be listed: {error.strerror}. Correct its rights, or move it elsewhere.")
+
+
+def _shown(path: Path) -> str:
+    """A path as text; bytes that are no UTF-8 (names of old archives) as escapes."""
+    return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
 def _outcomes(
@@ -107,7 +117,7 @@ def _outcomes(
     of_image = {path: entry for judged in refused for path, entry in _of_judged(judged, accepted=False)}
     of_image |= {path: entry for judged in accepted for path, entry in _of_judged(judged, accepted=True)}
     for look in looks:
-        path = str(look.path.relative_to(folder))
+        path = _shown(look.path.relative_to(folder))
         if look.kind == "image":
             yield of_image[look.path].model_copy(update={"path": path})
         elif look.kind == "labels":

@@ -1,5 +1,6 @@
 """A folder of DICOM files becomes series with verdicts, and every file has one outcome."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import SimpleITK as sitk
 
 from medseg.errors import GeometryError
 from medseg.images.dicom.intake import take_in
+from medseg.images.dicom.manifest import Manifest
 from medseg.images.dicom.verdict import Verdict
 
 from tiny_dicom import affine_of, coded_voxels, make_series, save
@@ -30,6 +32,26 @@ def test_slice_z_of_a_regular_series_is_index_z_and_labels_go_back_as_they_are(t
     np.testing.assert_array_equal(series.on_slices(labels), labels)
     with pytest.raises(GeometryError, match=r"should be \(8, 33, 32\)"):
         series.on_slices(labels[1:])
+
+
+@pytest.mark.parametrize(
+    ("orientation", "why"),
+    [([2, 0, 0, 0, 2, 0], "has no unit vectors"), ([1, 0, 0, 0.6, 0.8, 0], "has no right angle")],
+)
+def test_an_orientation_that_is_none_is_refused(tmp_path: Path, orientation: list[float], why: str) -> None:
+    save(make_series(ImageOrientationPatient=orientation), tmp_path)
+    (series,) = take_in(tmp_path).refused
+    assert series.verdict == Verdict.NO_GEOMETRY
+    assert why in series.reason
+
+
+def test_names_that_are_no_unicode_are_in_the_manifest_too(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    save(make_series(), folder)
+    Path(os.fsdecode(os.fsencode(folder) + b"/M\xfcller.txt")).write_text("x")
+    manifest = take_in(folder).manifest
+    manifest.save(tmp_path / "manifest.json")
+    assert r"M\xfcller.txt" in {file.path for file in Manifest.load(tmp_path / "manifest.json").files}
 
 
 @pytest.mark.real
