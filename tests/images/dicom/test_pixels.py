@@ -31,7 +31,6 @@ FILES = (
     "JPEG2000.dcm",
     "693_J2KI.dcm",
     "JPEGLSNearLossless_16.dcm",
-    "no_meta.dcm",
 )
 """Of pydicom's own wheel."""
 
