@@ -94,8 +94,8 @@ def _draw_spacings(ax: Axes, fingerprint: Fingerprint, plan: Plan, axes: Sequenc
     _draw_strips(ax, found, target, axes)
     _dress_strips(ax, "Voxel spacing in the files", "mm", found)
     ax.legend(
-        [Line2D([], [], marker="D", color=_ORANGE, linewidth=0)],
-        [f"resampled to, in {plan.default_configuration}"],
+        _strip_handles(),
+        ["a case", f"resampled to, in {plan.default_configuration}"],
         loc="upper right",
         frameon=False,
         fontsize=8,
@@ -114,8 +114,8 @@ def _draw_sizes(ax: Axes, fingerprint: Fingerprint, plan: Plan, axes: Sequence[s
     _draw_strips(ax, found, patch, axes)
     _dress_strips(ax, "Size of the images (without empty borders)", "mm", found)
     ax.legend(
-        [Line2D([], [], marker="D", color=_ORANGE, linewidth=0)],
-        [f"patch of {plan.default_configuration}"],
+        _strip_handles(),
+        ["a case", f"patch of {plan.default_configuration}"],
         loc="upper right",
         frameon=False,
         fontsize=8,
@@ -138,6 +138,13 @@ def _draw_strips(ax: Axes, found: NDArray[np.float64], marks: Sequence[float], a
         )
     ax.set_yticks(range(3), axes)
     ax.set_ylim(2.6, -1.1)
+
+
+def _strip_handles() -> list[Line2D]:
+    return [
+        Line2D([], [], marker="o", color=_BLUE, linewidth=0, markersize=4),
+        Line2D([], [], marker="D", color=_ORANGE, linewidth=0),
+    ]
 
 
 def _dress_strips(ax: Axes, heading: str, unit: str, found: NDArray[np.float64]) -> None:
