@@ -33,6 +33,7 @@ from medseg.planning.plan import Machine, Plan
 from medseg.planning.presets import Preset, load_preset
 from medseg.planning.probing import plan_by_probe
 from medseg.planning.rules import Planned, plan_dataset
+from medseg.planning.small import as_words, describe_small, find_small, sampling_for
 from medseg.planning.traits import share_of_folds, traits_of
 from medseg.run_record import record_run
 from medseg.settings import Bytes, Seconds, Settings, build
@@ -53,6 +54,9 @@ class PlanSettings(Settings):
     """Name of a preset ('medseg info' lists them) or a YAML file."""
     network: str | None = None
     """Name of a network ('medseg info' lists them); by default the preset's."""
+    small_structures: Literal["off", "say", "apply"] | None = None
+    """What becomes of the sampling that is meant for small and rare structures: said, planned (apply), or neither; by
+    default the preset's."""
     workspace: Path | None = None
     """Folder for everything that follows; by default runs/<dataset>."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
@@ -112,6 +116,7 @@ def run(words: Mapping[str, str]) -> None:
     )
     workspace.remember()
     show_plan(planned, dataset, workspace)
+    _say_small(fingerprint, dataset, preset)
     if settings.explain:
         show_reasons(planned.plan)
         draw_picture(planned.plan, fingerprint, dataset, workspace)
@@ -146,9 +151,22 @@ def _make_folds(dataset: Dataset, fingerprint: Fingerprint, settings: PlanSettin
 
 def _preset(settings: PlanSettings) -> Preset:
     preset = load_preset(settings.preset)
-    if settings.network is None:
-        return preset
-    return preset.model_copy(update={"network": architecture(settings.network).name})
+    changed = {"small_structures": settings.small_structures} if settings.small_structures else {}
+    if settings.network is not None:
+        changed["network"] = architecture(settings.network).name
+    return preset.model_copy(update=changed)
+
+
+def _say_small(fingerprint: Fingerprint, dataset: Dataset, preset: Preset) -> None:
+    """One sentence about small and rare structures, and what is meant for them."""
+    small = find_small(fingerprint, dataset.labels, preset.small_below) if preset.small_structures != "off" else ()
+    if not small:
+        return
+    why, words = describe_small(small, len(fingerprint.cases)), as_words(sampling_for(small))
+    if preset.small_structures == "apply":
+        say(f"Small or rare: {why}. The plan has {words}.")
+    else:
+        say(f"Small or rare: {why}. Meant for them, but not planned unless asked for (small_structures=apply): {words}")
 
 
 def _make_phantoms(recipe: PhantomRecipe, settings: PlanSettings) -> Path:

@@ -72,6 +72,7 @@ def _new_recipe(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) -
     budget = None if iterations else settings.budget if settings.budget is not None else training.budget
     if not iterations and not budget:
         raise SettingsError("Neither iterations nor a budget above 0 is known; give one, for example budget=15min.")
+    _require_colour(job)
     class_weights = _settle_class_weights(job)
     train_cases, held_out = (tuple(case.name for case in cases) for cases in cases_of(job, fold))
 
@@ -126,3 +127,15 @@ def _settle_class_weights(job: TrainJob) -> ClassWeights | None:
             "plan' in this workspace, or leave class_weights out."
         )
     return settle_class_weights(kind, Fingerprint.load(path), job.table)
+
+
+def _require_colour(job: TrainJob) -> None:
+    from medseg.training.augmentation_colour import colour_channels
+
+    asked = [name for name in ("stain", "colour") if getattr(job.plan.training.augmentation, name)]
+    names = [channel.name for channel in job.plan.channels]
+    if asked and colour_channels(names) is None:
+        raise SettingsError(
+            f"augmentation.{asked[0]} changes the channels red, green and blue, but the channels are "
+            f"{', '.join(names)}. Leave it out."
+        )

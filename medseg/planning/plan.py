@@ -137,19 +137,42 @@ class OptimizerPlan(Record):
 
 
 class AugmentationPlan(Record):
-    """Off switches for the steps of nnU-Net's recipe; every one is on by default."""
+    """Switches for each step: those of nnU-Net's recipe are on by default, the others off."""
 
     rotation: bool = True
+    """Up to 30 degrees about each axis, or any angle in the plane of slices."""
     scaling: bool = True
+    """By 0.7 to 1.4."""
     noise: bool = True
+    """Gaussian noise."""
     blur: bool = True
+    """Gaussian blur of up to a voxel."""
     brightness: bool = True
+    """Intensities times 0.75 to 1.25."""
     contrast: bool = True
+    """Stretched about their mean by 0.75 to 1.25."""
     low_resolution: bool = True
+    """Coarser by up to a half and back."""
     gamma: bool = True
+    """To the power 0.7 to 1.5, of the image or its negative."""
     mirror: bool = True
+    """On the axes of mirror_axes, which never swap left and right structures."""
     mistakes: bool = True
     """In a cascade: the previous configuration's labels get mistakes, such as a missing part."""
+    elastic: bool = False
+    """Smooth random deformation."""
+    bias_field: bool = False
+    """Smooth change of brightness, as in MR."""
+    motion: bool = False
+    """The patient moves while an MR image is taken."""
+    ghosting: bool = False
+    """Ghosts along one axis, as in MR."""
+    stain: bool = False
+    """Other amounts of stain, for channels red, green and blue."""
+    colour: bool = False
+    """Other hue and saturation, for channels red, green and blue."""
+    cutmix: bool = False
+    """A box of another patch of the batch, with its labels."""
 
 
 class SamplingPlan(Record):
@@ -162,7 +185,7 @@ class SamplingPlan(Record):
     copy_paste: float = Field(default=0.0, ge=0, le=1)
     """Share of the patches into which a component of one of the ``rare`` structures is copied from another case."""
     rare: tuple[str, ...] = ()
-    """Structures (or regions) that are copied; by default all."""
+    """Structures (or regions) that are copied; by default all but those that are named by their side."""
     hard_patches: float = Field(default=0.0, ge=0, le=1)
     """Share of the patches that are taken again from where the network did worst in the last 100 iterations."""
 

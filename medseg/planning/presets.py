@@ -74,6 +74,10 @@ class Preset(Document):
     """Share of the machine's memory that a Plan counts on."""
     mirroring: Literal["all", "keep_sides"] = "keep_sides"
     """all: every axis; keep_sides: not left-right when structures come in left and right."""
+    small_below: float = Field(default=0.0005, ge=0, le=1)
+    """A structure is small when it takes less than this share of the volume (median over cases)."""
+    small_structures: Literal["off", "say", "apply"] = "say"
+    """say: name the sampling that is meant for small and rare structures; apply: plan it; off: neither."""
     network: str = "unet"
     """Which network; ``medseg info`` lists them."""
     base_features: PositiveInt = 32

@@ -107,9 +107,16 @@ def training_reasons(training: TrainingPlan, preset: Preset) -> dict[str, str]:
     chosen = set(leaf_keys(preset.training.model_dump(mode="json", exclude_unset=True)))
     reasons = {}
     for key in leaf_keys(training.model_dump(mode="json", exclude_none=True)):
-        known = _RECIPE.get(key, "one of nnU-Net's augmentations" if key.startswith("augmentation.") else "by default")
+        known = _RECIPE.get(
+            key, _augmentation_reason(key, training) if key.startswith("augmentation.") else "by default"
+        )
         reasons[f"training.{key}"] = f"preset '{preset.name}' says so" if key in chosen else known
     return reasons
+
+
+def _augmentation_reason(key: str, training: TrainingPlan) -> str:
+    is_on = getattr(training.augmentation, key.removeprefix("augmentation."))
+    return "one of nnU-Net's augmentations" if is_on else "not in nnU-Net's recipe; medseg augment shows what it does"
 
 
 def configuration_reasons(

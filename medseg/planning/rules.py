@@ -17,7 +17,7 @@ from medseg.planning.architectures import architecture
 from medseg.planning.fingerprint import Fingerprint
 from medseg.planning.fitting import Means, fit
 from medseg.planning.patch import Sized, Sizing, size_configuration
-from medseg.planning.plan import ChannelPlan, ConfigurationName, ConfigurationPlan, Machine, Plan
+from medseg.planning.plan import ChannelPlan, ConfigurationName, ConfigurationPlan, Machine, Plan, TrainingPlan
 from medseg.planning.presets import Preset
 from medseg.planning.reasons import (
     channel_reasons,
@@ -27,6 +27,7 @@ from medseg.planning.reasons import (
     machine_reasons,
     training_reasons,
 )
+from medseg.planning.small import describe_small, find_small, sampling_for
 from medseg.planning.spacing import TargetGrid, find_target_grid
 
 _COARSENING = 1.03
@@ -78,9 +79,11 @@ def plan_dataset(
     channels = plan_channels(fingerprint, preset)
     mirror_axes, mirror_reason = _mirror_axes(preset, labels, grid)
     training = preset.training.model_copy(update={"mirror_axes": mirror_axes})
+    training, small_reasons = _for_small_structures(training, fingerprint, labels, preset)
     reasons |= grid_reasons(fingerprint, preset, grid) | channel_reasons(channels, fingerprint, preset)
     reasons |= machine_reasons(preset) | training_reasons(training, preset)
     reasons["training.mirror_axes"] = mirror_reason
+    reasons |= small_reasons
     plan = Plan(
         dataset=fingerprint.dataset,
         preset=preset.name,
@@ -120,6 +123,22 @@ def plan_channels(fingerprint: Fingerprint, preset: Preset) -> tuple[ChannelPlan
             )
         )
     return tuple(planned)
+
+
+def _for_small_structures(
+    training: TrainingPlan, fingerprint: Fingerprint, labels: LabelTable, preset: Preset
+) -> tuple[TrainingPlan, dict[str, str]]:
+    """The recipe with the sampling that small and rare structures ask for, where the Preset takes it, and why."""
+    small = () if preset.small_structures == "off" else find_small(fingerprint, labels, preset.small_below)
+    if not small:
+        return training, {}
+    why = describe_small(small, len(fingerprint.cases))
+    applied = preset.small_structures == "apply"
+    reason = why if applied else f"off; may help, since {why}"
+    keys = ("balanced", "size_aware", "copy_paste", "rare")
+    if applied:
+        training = training.model_copy(update={"sampling": sampling_for(small)})
+    return training, {f"training.sampling.{key}": reason for key in keys}
 
 
 def _mirror_axes(preset: Preset, labels: LabelTable, grid: TargetGrid) -> tuple[tuple[int, ...], str]:

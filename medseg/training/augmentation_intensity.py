@@ -27,12 +27,12 @@ _EPSILON = 1e-7
 
 def add_noise(images: Tensor, random: np.random.Generator) -> None:
     """Gaussian noise of standard deviation up to 0.1, the same for all channels of a sample; p 0.1."""
-    chosen = _chosen(len(images), _P_NOISE, random)
+    chosen = chosen_samples(len(images), _P_NOISE, random)
     sigma = random.uniform(0, _LARGEST_NOISE, len(chosen))
     generator = torch.Generator(images.device).manual_seed(int(random.integers(2**62)))
     if len(chosen):
         noise = torch.randn((len(chosen), *images.shape[1:]), generator=generator, device=images.device)
-        images[_index(chosen, images)] += noise * _beside(sigma[:, None], images)
+        images[index_of(chosen, images)] += noise * beside(sigma[:, None], images)
 
 
 def blur(images: Tensor, random: np.random.Generator) -> None:
@@ -48,27 +48,27 @@ def blur(images: Tensor, random: np.random.Generator) -> None:
         None if n == 1 else np.stack([blur_matrix(n, sigma) for sigma in sigmas[:, axis]])
         for axis, n in enumerate(images.shape[2:])
     ]
-    index = _index(samples, images), _index(channels, images)
+    index = index_of(samples, images), index_of(channels, images)
     images[index] = along_axes(images[index], matrices)
 
 
 def change_brightness(images: Tensor, random: np.random.Generator) -> None:
     """Multiply each channel by a factor from 0.75 to 1.25; p 0.15."""
-    chosen = _chosen(len(images), _P_BRIGHTNESS, random)
+    chosen = chosen_samples(len(images), _P_BRIGHTNESS, random)
     factors = _around_one(_BRIGHTNESS, (len(chosen), images.shape[1]), random)
     if len(chosen):
-        images[_index(chosen, images)] *= _beside(factors, images)
+        images[index_of(chosen, images)] *= beside(factors, images)
 
 
 def change_contrast(images: Tensor, random: np.random.Generator) -> None:
     """Stretch each channel about its mean by 0.75 to 1.25 and clip it to its former range; p 0.15."""
-    chosen = _chosen(len(images), _P_CONTRAST, random)
+    chosen = chosen_samples(len(images), _P_CONTRAST, random)
     factors = _around_one(_CONTRAST, (len(chosen), images.shape[1]), random)
     if len(chosen):
-        index = _index(chosen, images)
+        index = index_of(chosen, images)
         old = images[index]
         mean, low, high = old.mean(_SPACE, keepdim=True), old.amin(_SPACE, True), old.amax(_SPACE, True)
-        images[index] = torch.clamp((old - mean) * _beside(factors, images) + mean, low, high)
+        images[index] = torch.clamp((old - mean) * beside(factors, images) + mean, low, high)
 
 
 def lower_resolution(images: Tensor, random: np.random.Generator, in_plane: bool) -> None:
@@ -83,7 +83,7 @@ def lower_resolution(images: Tensor, random: np.random.Generator, in_plane: bool
         else np.stack([coarse_matrix(n, max(1, round(n * float(zoom)))) for zoom in zooms])
         for axis, n in enumerate(images.shape[2:])
     ]
-    index = _index(samples, images), _index(channels, images)
+    index = index_of(samples, images), index_of(channels, images)
     images[index] = along_axes(images[index], matrices)
 
 
@@ -99,14 +99,14 @@ def change_gamma(images: Tensor, random: np.random.Generator) -> None:
 
 def _change_gamma(images: Tensor, random: np.random.Generator, probability: float, sign: float) -> None:
     """Each channel, scaled to 0...1, to the power 0.7 to 1.5; mean and standard deviation stay as they were."""
-    chosen = _chosen(len(images), probability, random)
+    chosen = chosen_samples(len(images), probability, random)
     powers = _around_one(_GAMMA, (len(chosen), images.shape[1]), random)
     if len(chosen) == 0:
         return
-    index = _index(chosen, images)
+    index = index_of(chosen, images)
     old = sign * images[index]
     low, high = old.amin(_SPACE, True), old.amax(_SPACE, True)
-    new = ((old - low) / (high - low).clamp(min=_EPSILON)) ** _beside(powers, images)
+    new = ((old - low) / (high - low).clamp(min=_EPSILON)) ** beside(powers, images)
     # The range of the result does not matter: mean and spread are set at the end.
     std, mean = torch.std_mean(old, _SPACE, correction=0, keepdim=True)
     new_std, new_mean = torch.std_mean(new, _SPACE, correction=0, keepdim=True)
@@ -150,7 +150,7 @@ def coarse_matrix(n: int, m: int) -> np.ndarray:
     return matrix
 
 
-def _chosen(count: int, probability: float, random: np.random.Generator) -> np.ndarray:
+def chosen_samples(count: int, probability: float, random: np.random.Generator) -> np.ndarray:
     """Indices of those that are affected."""
     return np.flatnonzero(random.random(count) < probability)
 
@@ -171,11 +171,11 @@ def _around_one(limits: tuple[float, float], shape: tuple[int, ...], random: np.
     return np.where(below, random.uniform(limits[0], 1, shape), random.uniform(1, limits[1], shape))
 
 
-def _index(places: np.ndarray, images: Tensor) -> Tensor:
+def index_of(places: np.ndarray, images: Tensor) -> Tensor:
     """Indices as a tensor beside the images."""
     return torch.as_tensor(places).to(images.device)
 
 
-def _beside(values: np.ndarray, images: Tensor) -> Tensor:
+def beside(values: np.ndarray, images: Tensor) -> Tensor:
     """(N, C) numbers as a (N, C, 1, 1, 1) tensor beside the images."""
     return torch.as_tensor(values, dtype=images.dtype).to(images.device)[..., None, None, None]

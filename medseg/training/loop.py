@@ -74,6 +74,7 @@ def train(
             fabric.global_rank,
             recipe.structures_before,
             recipe.labels.outside_index,
+            recipe.rgb,
         )
         optimizer.zero_grad(set_to_none=True)
         logits = network(images)

@@ -19,6 +19,7 @@ from medseg.errors import CheckpointError, MedsegError
 from medseg.files import hash_content
 from medseg.planning.class_weights import ClassWeights
 from medseg.planning.plan import ConfigurationName, ConfigurationPlan, OptimizerPlan, TrainingPlan
+from medseg.training.augmentation_colour import colour_channels
 from medseg.training.schedule import Part
 
 LONG = 25_000
@@ -98,6 +99,11 @@ class Recipe(Document):
     def is_cascade(self) -> bool:
         """Whether the labels of a previous configuration are an additional input."""
         return self.configuration.previous is not None
+
+    @property
+    def rgb(self) -> tuple[int, int, int] | None:
+        """The channels red, green and blue; None where the images have no colour."""
+        return colour_channels([channel["name"] for channel in self.preparation.get("channels", ())])
 
     @property
     def structures_before(self) -> int:

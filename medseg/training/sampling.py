@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from medseg.cases.labels import LabelTable
+from medseg.cases.laterality import named_by_side
 from medseg.errors import PlanError
 from medseg.planning.plan import SamplingPlan
 from medseg.preprocessing.store import PreparedRecord
@@ -68,4 +69,11 @@ def rare_targets(table: LabelTable, plan: SamplingPlan) -> tuple[int, ...]:
             f"sampling.rare names {', '.join(unknown)}, which the dataset does not have; it has "
             f"{', '.join(table.target_names)}."
         )
-    return tuple(number for number, name in enumerate(table.target_names) if not plan.rare or name in plan.rare)
+    sided = named_by_side(table.target_names)
+    if sided and set(sided) & set(plan.rare) and plan.copy_paste:
+        raise PlanError(
+            f"sampling.rare names {', '.join(name for name in plan.rare if name in sided)}, which has a side of the "
+            "patient and could be copied to the other one. Leave it out."
+        )
+    wanted = plan.rare or tuple(name for name in table.target_names if name not in sided)
+    return tuple(number for number, name in enumerate(table.target_names) if name in wanted)

@@ -67,7 +67,14 @@ def compare(arguments: list[str]) -> None:
     place = Path(words["folder"] or tempfile.mkdtemp(prefix="medseg-small-"))
     recipe = load_recipe(words["recipe"])
     write_phantoms(recipe, place / "data")
-    run("plan", f"dataset={place / 'data'}", f"workspace={place / 'W'}", "device=cpu", "folds=2")
+    run(
+        "plan",
+        f"dataset={place / 'data'}",
+        f"workspace={place / 'W'}",
+        "device=cpu",
+        "folds=2",
+        "small_structures=apply",
+    )
     found: dict[str, list[np.ndarray]] = {way: [] for way in words["ways"].split(",")}
     for seed in range(1, int(words["seeds"]) + 1):
         for way, results in found.items():

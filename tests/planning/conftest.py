@@ -39,7 +39,7 @@ def fingerprint_of(
                 spacing=tuple(spacing),
                 shape=tuple(shape),
                 cropped_shape=tuple(shape),
-                label_voxels=(1, 1),
+                label_voxels=(shape[0] * shape[1] * shape[2] // 50,) * 40,  # no structure is small
                 voxel_hash="",
             )
             for i, (spacing, shape) in enumerate(zip(spacings, shapes, strict=True))

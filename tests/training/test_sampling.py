@@ -20,8 +20,18 @@ from medseg.training.fold import train_fold
 from medseg.training.mining import Mined, errors_of
 from medseg.training.open_cases import OpenCases, component_mask
 from medseg.training.patches import PatchDataset, make_loader
+from medseg.training.sampling import rare_targets
 
-from tiny import TABLE, nested_regions, table_of, tiny_plan, tiny_recipe, write_prepared, write_tiny_dataset
+from tiny import (
+    TABLE,
+    nested_regions,
+    table_named,
+    table_of,
+    tiny_plan,
+    tiny_recipe,
+    write_prepared,
+    write_tiny_dataset,
+)
 
 STRUCTURES = table_of(2)
 STILL = AugmentationPlan(rotation=False, scaling=False)
@@ -149,6 +159,13 @@ def test_regions_are_drawn_and_copied_with_all_their_labels(prepared):
 def test_an_unknown_rare_structure_is_refused_with_those_that_exist(prepared):
     with pytest.raises(PlanError, match=r"sampling\.rare names tumour.*it has structure 1, structure 2"):
         patches(prepared, copy_paste=0.5, rare=("tumour",))
+
+
+def test_a_structure_with_a_side_is_not_copied_to_where_the_other_lies():
+    table = table_named("left kidney", "liver", "right kidney")
+    assert rare_targets(table, SamplingPlan(copy_paste=0.5)) == (1,)
+    with pytest.raises(PlanError, match="left kidney, which has a side"):
+        rare_targets(table, SamplingPlan(copy_paste=0.5, rare=("left kidney",)))
 
 
 def test_a_piece_goes_only_where_its_own_tissue_lies():
