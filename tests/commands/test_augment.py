@@ -48,6 +48,6 @@ def test_colour_images_are_drawn_in_colour(tmp_path):
     image = np.zeros((3, 1, 12, 12), np.float32)
     image[0, :, :6], image[2, :, 6:] = 1, 1
     labels = np.zeros((1, 12, 12), np.uint8)
-    draw_examples(tmp_path / "p.png", [Row("patch", [image], [labels])], TABLE, (1, 1, 1), "t", rgb=(0, 1, 2))
+    draw_examples(tmp_path / "p.png", [Row("patch", [image], [labels])], TABLE, (1.0, 1.0, 1.0), "t", rgb=(0, 1, 2))
     picture = np.asarray(Image.open(tmp_path / "p.png").convert("RGB")).reshape(-1, 3).tolist()
     assert [255, 0, 0] in picture and [0, 0, 255] in picture
