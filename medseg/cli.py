@@ -20,6 +20,7 @@ COMMANDS: dict[str, str] = {
     "calibrate": "learn from held-out cases how far probabilities can be trusted",
     "predict": "segment new images with a trained model",
     "dicom": "segment DICOM studies: a folder, a folder they arrive in, a port or an archive",
+    "explain": "what the score of a predicted structure depends on",
     "bundle": "collect trained folds in one folder to carry away",
     "export": "write a model as ONNX or TorchScript for other programs",
     "import": "turn a trained nnU-Net v2 model into a bundle",
