@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, PositiveInt
 
 from medseg.cases.case import Case
-from medseg.cases.dicom_studies import find_dicom_cases
+from medseg.cases.dicom_inputs import find_dicom_cases
 from medseg.cases.labels import LabelTable
 from medseg.commands.chosen import FoldChoice, chosen_folds
 from medseg.commands.console import Bar, say

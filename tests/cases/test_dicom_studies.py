@@ -7,7 +7,7 @@ import pytest
 
 from medseg.cases.case import read_case_image, read_case_labels
 from medseg.cases.check import check_dataset
-from medseg.cases.dicom_studies import find_dicom_cases
+from medseg.cases.dicom_inputs import find_dicom_cases
 from medseg.cases.formats import read_dataset, save_dataset
 from medseg.dicom.contours import make_structure_set
 from medseg.dicom.origin import Origin

@@ -114,8 +114,10 @@ def _shown(path: Path) -> str:
 def _outcomes(
     folder: Path, looks: list[FirstLook], accepted: list[Judged], refused: list[Judged]
 ) -> Iterator[FileEntry]:
-    of_image = {path: entry for judged in refused for path, entry in _of_judged(judged, accepted=False)}
-    of_image |= {path: entry for judged in accepted for path, entry in _of_judged(judged, accepted=True)}
+    of_image: dict[Path, FileEntry] = {}
+    for judged in (*accepted, *refused):
+        for path, entry in _of_judged(judged, accepted=judged in accepted):
+            of_image[path] = _joined(of_image.get(path), entry)
     for look in looks:
         path = _shown(look.path.relative_to(folder))
         if look.kind == "image":
@@ -125,6 +127,13 @@ def _outcomes(
         else:
             outcome = "unreadable" if look.kind == "unreadable" else "skipped"
             yield FileEntry(path=path, outcome=outcome, reason=look.reason)
+
+
+def _joined(first: FileEntry | None, second: FileEntry) -> FileEntry:
+    """A file whose frames belong to several series: used where one of them is accepted, which come first."""
+    if first is None or first.outcome != second.outcome:
+        return first or second
+    return first.model_copy(update={"series": f"{first.series} {second.series}"})
 
 
 def _of_judged(judged: Judged, *, accepted: bool) -> Iterator[tuple[Path, FileEntry]]:

@@ -24,7 +24,7 @@ class FileEntry(Record):
     reason: str = ""
     """Why it was not used."""
     series: str = ""
-    """Name of the series in this document that it belongs to."""
+    """Name of the series in this document that it belongs to; several where its frames do."""
 
 
 class SeriesEntry(Record):

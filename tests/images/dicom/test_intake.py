@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from medseg.cli import main
 from medseg.errors import GeometryError
+from medseg.images import dicom
 from medseg.images.dicom.intake import take_in
 from medseg.images.dicom.manifest import Manifest
 from medseg.images.dicom.verdict import Verdict
@@ -52,6 +54,13 @@ def test_names_that_are_no_unicode_are_in_the_manifest_too(tmp_path: Path) -> No
     manifest = take_in(folder).manifest
     manifest.save(tmp_path / "manifest.json")
     assert r"M\xfcller.txt" in {file.path for file in Manifest.load(tmp_path / "manifest.json").files}
+
+
+def test_without_the_extra_one_sentence_says_what_to_type(tmp_path: Path, monkeypatch, capsys) -> None:
+    save(make_series(), tmp_path / "in")
+    monkeypatch.setattr(dicom, "find_spec", lambda _: None)
+    assert main(["convert", f"input={tmp_path / 'in'}", f"output={tmp_path / 'out'}"]) == 2
+    assert capsys.readouterr().err == "medseg convert: DICOM needs an extra: pip install 'medseg[dicom]'.\n"
 
 
 @pytest.mark.real

@@ -36,5 +36,6 @@ def _every_file_has_one_outcome(found: Intake, folder: Path) -> None:
     assert sorted(file.path for file in found.files) == on_disk
     assert all(file.reason for file in found.files if file.outcome in {"refused", "skipped", "unreadable"})
     names = {series.name for series in (*found.series, *found.refused)}
-    assert {file.series for file in found.files if file.outcome == "used"} <= names
+    assert {name for file in found.files if file.outcome == "used" for name in file.series.split()} <= names
+    assert {series.name for series in found.series} <= {name for file in found.files for name in file.series.split()}
     assert len(names) == len(found.series) + len(found.refused)
