@@ -44,7 +44,7 @@ def running(command: list[str], port: int, folder: Path) -> Iterator[None]:
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(command, cwd=folder, stdout=log, stderr=subprocess.STDOUT)
         try:
-            for _ in range(600):
+            for _ in range(3000):
                 assert process.poll() is None, (folder / "log").read_text()
                 with socket.socket() as one:
                     if one.connect_ex((HOST, port)) == 0:
@@ -53,7 +53,11 @@ def running(command: list[str], port: int, folder: Path) -> Iterator[None]:
             yield
         finally:
             process.terminate()
-            process.wait(30)
+            try:
+                process.wait(120)
+            finally:
+                process.kill()
+                process.wait()
 
 
 class Running:
@@ -185,7 +189,7 @@ def test_what_is_received_on_a_port_is_processed_and_sent_on(orthanc, tmp_path):
     program = Path(__file__).parents[2] / "apps" / "dicom_batch.py"
     with running([sys.executable, str(program), *words], port, tmp_path):
         archive_at(f"MEDSEG@{HOST}:{port}", "SCANNER", Tls()).send(sorted((tmp_path / "in" / "received").iterdir()))
-        for _ in range(600):
+        for _ in range(3000):
             if list((tmp_path / "out").glob("*/sent.txt")):
                 break
             time.sleep(0.1)
