@@ -93,6 +93,7 @@ def run(words: Mapping[str, str]) -> int:
     """Process studies; the exit code is 2 when one of them could not be processed."""
     settings = build(DicomSettings, words)
     _require_one_source(settings)
+    _require_closed(settings)
     require_extra()
     from medseg.dicom.batch import Batch, locked
     from medseg.dicom.service import sending_to
@@ -110,6 +111,15 @@ def run(words: Mapping[str, str]) -> int:
         finally:
             if batch.records:
                 batch.report()
+
+
+def _require_closed(settings: DicomSettings) -> None:
+    """Never receive from anybody who can reach the computer without having been told to."""
+    is_local = settings.bind in {"127.0.0.1", "::1", "localhost"}
+    if settings.listen is not None and not is_local and not settings.callers and not settings.tls.wanted:
+        raise SettingsError(
+            f"At bind={settings.bind} anybody in the network could send. Say who may with callers=[...], or use tls."
+        )
 
 
 def _require_one_source(settings: DicomSettings) -> None:

@@ -235,6 +235,7 @@ def test_received_studies_are_deleted_oldest_first_and_never_before_they_are_don
         (["input=a", "watch=b"], "not input and watch together"),
         (["fetch=PACS@host", "query={}"], "Say which studies"),
         (["input=nowhere"], "no folder nowhere"),
+        (["listen=11112", "bind=0.0.0.0"], "anybody in the network could send"),
     ],
 )
 def test_a_wrong_source_is_told_in_a_sentence(tmp_path, model, capsys, monkeypatch, words, sentence):

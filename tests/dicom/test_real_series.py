@@ -36,7 +36,7 @@ def test_every_series_carries_a_segmentation_that_reads_back_voxel_for_voxel(rea
     for series in intake.series:
         image = series.read()
         z, y, x = np.indices(image.shape)
-        labels = ((z // 3 + y // 17 + x // 23) % 4).astype(np.uint8)
+        labels = ((z // 3 + y // 64 + x // 96) % 4).astype(np.uint8)
         folder = tmp_path / series.name
         folder.mkdir()
         found = Found(series, series.read_headers(), image, ("MR",), labels, TABLE, Origin("test", "0" * 64),
