@@ -1,4 +1,7 @@
-"""``init_from=``: a training begins with the weights of a trained model, and says how much of it that covers."""
+"""``init_from=``: a training begins with the weights of a trained model, and says how much of it that covers.
+
+A cascade begins with the network before it unless the plan says otherwise: the two do the same at different spacings.
+"""
 
 from __future__ import annotations
 
@@ -18,22 +21,26 @@ if TYPE_CHECKING:
     from medseg.planning.plan import ConfigurationPlan
     from medseg.training.recipe import Recipe, Start
 
+_ITSELF = "."
+"""The workspace as the model that a cascade begins with."""
 _PARTS = (("encoder", "encoder."), ("decoder", "decoder."), ("its heads", "decoder.heads."), ("all", ""))
 
 
 def settle_start(job: TrainJob, recipe: Recipe, speaking: bool) -> Start | None:
-    """The model that the words name as a start; None where they name none. Raises CheckpointError when nothing fits."""
+    """The model that the words name as a start, or a cascade's own; None for random weights.
+
+    Raises CheckpointError when nothing of a named model fits.
+    """
     from medseg.inference.bundle import open_model
     from medseg.training.recipe import Start
     from medseg.training.start import choose_source, transferred_weights
 
     settings = job.settings
     if settings.init_from is None:
-        return None
+        return _start_of_cascade(job, recipe, speaking)
     model = open_model(settings.init_from)
     name, fold = choose_source(model, recipe, settings.init_configuration, settings.init_fold)
-    names = [channel.name for channel in job.plan.channels]
-    found = transferred_weights(recipe, names, job.table, model, name, fold)
+    found = transferred_weights(recipe, _channels(job), job.table, model, name, fold)
     frozen = found.frozen_encoder() if settings.freeze == "encoder" else ()
     if settings.freeze == "encoder" and not frozen:
         raise CheckpointError(
@@ -49,13 +56,45 @@ def settle_start(job: TrainJob, recipe: Recipe, speaking: bool) -> Start | None:
         identity=model.identity(name, [fold]),
         configuration=name,
         fold=fold,
-        parameters={
-            "copied": found.parameters("copied"),
-            "adapted": found.parameters("adapted"),
-            "new": found.parameters("new"),
-        },
+        parameters=_counted(found),
         frozen=frozen,
     )
+
+
+def _start_of_cascade(job: TrainJob, recipe: Recipe, speaking: bool) -> Start | None:
+    """The network before a cascade, of the same fold, so that held-out cases stay unseen; None where there is none.
+
+    A cascade of every case has held none out and may begin with any fold.
+    """
+    from medseg.inference.bundle import open_model
+    from medseg.training.recipe import Start
+    from medseg.training.start import transferred_weights
+
+    before = recipe.configuration.previous
+    if before is None or recipe.training.cascade_start == "random":
+        return None
+    trained = [fold for fold in (recipe.fold, 0) if job.workspace.weights(before, fold).is_file()]
+    if not trained or (trained[0] != recipe.fold and recipe.validation_cases):
+        return None
+    model = open_model(job.workspace.folder)
+    try:
+        found = transferred_weights(recipe, _channels(job), job.table, model, before, trained[0])
+    except CheckpointError as error:
+        if speaking:
+            say(f"The cascade begins with random weights. {error}")
+        return None
+    if speaking:
+        say(f"The cascade begins with the weights of {before}, fold {trained[0]} (cascade_start=random does not).")
+    identity = model.identity(before, [trained[0]])
+    return Start(model=_ITSELF, identity=identity, configuration=before, fold=trained[0], parameters=_counted(found))
+
+
+def _counted(found: Transferred) -> dict[str, int]:
+    return {fate: found.parameters(fate) for fate in ("copied", "adapted", "new")}
+
+
+def _channels(job: TrainJob) -> list[str]:
+    return [channel.name for channel in job.plan.channels]
 
 
 def first_weights(job: TrainJob, recipe: Recipe, folder: Path) -> Mapping[str, Tensor] | None:
@@ -70,15 +109,14 @@ def first_weights(job: TrainJob, recipe: Recipe, folder: Path) -> Mapping[str, T
     start = recipe.start
     if start is None or checkpoints(folder):
         return None
-    model = open_model(Path(start.model))
+    model = open_model(job.workspace.folder if start.model == _ITSELF else Path(start.model))
     name, fold = model.choose(start.configuration, [start.fold])
     if model.identity(name, fold) != start.identity:
         raise CheckpointError(
-            f"{start.model} is not the model any more from which {folder} was to begin: its weights have changed. Put "
+            f"{model.folder} is not the model any more from which {folder} was to begin: its weights have changed. Put "
             "the old ones back, or begin anew with restart=true."
         )
-    names = [channel.name for channel in job.plan.channels]
-    return transferred_weights(recipe, names, job.table, model, name, fold[0]).state
+    return transferred_weights(recipe, _channels(job), job.table, model, name, fold[0]).state
 
 
 def require_usable(job: TrainJob, folder: Path) -> None:

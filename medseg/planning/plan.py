@@ -222,6 +222,8 @@ class TrainingPlan(Record):
     mirror_axes: tuple[Literal[0, 1, 2], ...] = (0, 1, 2)
     """Network axes on which mirroring is allowed, in training and prediction."""
     augmentation: AugmentationPlan = AugmentationPlan()
+    cascade_start: Literal["previous", "random"] = "previous"
+    """What a cascade begins with: the weights of the configuration before it, of the same fold, or random ones."""
     distillation: DistillationPlan = DistillationPlan()
     seed: int = Field(default=1, ge=0)
     """Everything random follows from it."""

@@ -30,6 +30,7 @@ _RECIPE = {
     "sampling.rare": "no structure is that small",
     "sampling.hard_patches": "no patch is preferred for its error (nnU-Net's rule)",
     "gradient_clip": "nnU-Net's limit; guards against single bad batches",
+    "cascade_start": "the network before a cascade has learned the same structures at a coarser spacing",
     "seed": "any number; everything random follows from it",
 }
 

@@ -34,7 +34,7 @@ class Start(Record):
     """The trained model whose weights a training begins with."""
 
     model: str
-    """The folder in which it was found."""
+    """The folder in which it was found; '.' for the workspace itself, wherever that is moved to."""
     identity: str
     """Hash of its weights and of its preparation, wherever they lie."""
     configuration: str

@@ -1,6 +1,6 @@
 """Dice of the cascade against Dice of the low-resolution network before it, on the same held-out phantoms.
 
-Run from the project's folder on a quiet machine: ``python tests/benchmarks/cascade.py``. It plans ``phantom_large``,
+Run from the project's folder: ``python tests/benchmarks/cascade.py``. It plans ``phantom_large``,
 whose images are far larger than a patch, trains both folds of 3d_lowres and the first of 3d_cascade_fullres, and prints
 both means and their difference with its 95 % interval (held-out cases resampled). Words: ``iterations=300``,
 ``cases=12``, ``folder=DIR``; all others go to ``medseg train``.
@@ -12,11 +12,19 @@ from pathlib import Path
 
 import numpy as np
 
+from medseg.cases.labels import LabelTable
 from medseg.cases.phantoms import load_recipe, write_phantoms
 from medseg.cli import main
 from medseg.evaluation.comparison import compare
 from medseg.evaluation.scores import Scores
+from medseg.paths import Workspace
+from medseg.planning.fingerprint import Fingerprint
+from medseg.planning.plan import Plan
+from medseg.planning.presets import load_preset
+from medseg.planning.rules import make_plan
 
+SPEED = 40e9
+"""FLOPs per second: two cores, so that an iteration takes about a second and a patch is far smaller than an image."""
 WORDS = {"iterations": "300", "cases": "12", "folder": ""}
 
 
@@ -24,6 +32,14 @@ def run(*words: str) -> None:
     code = main(list(words))
     if code:
         raise SystemExit(code)
+
+
+def plan_for(workspace: Workspace, flops_per_second: float) -> None:
+    """Plan anew for a machine of this speed: what is compared must not follow how busy this one was when measured."""
+    plan = Plan.load(workspace.plan)
+    machine = plan.machine.model_copy(update={"flops_per_second": flops_per_second})
+    fingerprint, labels = Fingerprint.load(workspace.fingerprint), LabelTable.load(workspace.labels)
+    make_plan(fingerprint, labels, load_preset(plan.preset), machine).save(workspace.plan)
 
 
 def dice_of(workspace: Path, configuration: str) -> np.ndarray:
@@ -41,7 +57,8 @@ def benchmark(arguments: list[str]) -> None:
     recipe = load_recipe("phantom_large").model_copy(update={"cases": int(words["cases"])})
     workspace = place / "work"
     dataset = write_phantoms(recipe, place / "phantoms")
-    run("plan", f"dataset={dataset}", f"workspace={workspace}", "device=cpu", "folds=2")
+    run("plan", f"dataset={dataset}", f"workspace={workspace}", "preset=cpu", "folds=2")
+    plan_for(Workspace(workspace), SPEED)
     # Without mirror images the held-out cases are predicted eight times as fast, for both alike.
     train = ["train", f"workspace={workspace}", f"iterations={words['iterations']}", "augmentation.mirror=false"]
     train += ["device=cpu", *more]

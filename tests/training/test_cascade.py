@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file
 from scipy import ndimage
 
 from medseg.cases.dataset import Dataset
@@ -93,6 +94,27 @@ def test_the_networks_input_has_a_channel_for_each_structure(workspace):
     assert network.channels == 3
 
 
+def test_a_cascade_begins_with_the_network_before_it_unless_told_otherwise(workspace, capsys):
+    """One iteration at almost no learning rate leaves the weights where they began."""
+    before = load_file(workspace.weights("3d_lowres", 0))
+    words = ["fold=0", f"configuration={CASCADE}", "iterations=1", "optimizer.learning_rate=1e-12", "restart=true"]
+    assert train(workspace, *words) == 0
+    assert "begins with the weights of 3d_lowres, fold 0" in capsys.readouterr().out
+    after = load_file(workspace.weights(CASCADE, 0))
+    same = [name for name, tensor in before.items() if name in after and torch.allclose(after[name], tensor, atol=1e-6)]
+    assert len(same) == len(before) - 1  # the first convolution takes more channels
+    assert train(workspace, *words, "cascade_start=random") == 0
+    assert "begins with" not in capsys.readouterr().out
+    fresh = load_file(workspace.weights(CASCADE, 0))
+    assert not torch.allclose(fresh["decoder.heads.0.weight"], after["decoder.heads.0.weight"], atol=1e-6)
+
+
+def test_a_cascade_whose_network_differs_from_the_one_before_begins_with_random_weights(workspace, capsys):
+    words = ["fold=0", f"configuration={CASCADE}", "iterations=1", "restart=true"]
+    assert train(workspace, *words, "network.features=[5,7]") == 0
+    assert "The cascade begins with random weights. Nothing of" in capsys.readouterr().out
+
+
 def test_without_the_previous_folds_one_sentence_says_what_to_train(workspace, capsys):
     shutil.rmtree(workspace.fold("3d_lowres", 1))
     assert train(workspace, "fold=1", f"configuration={CASCADE}", "iterations=2") == 2
@@ -151,6 +173,7 @@ def test_one_command_predicts_both_and_a_bundle_elsewhere_gives_the_same(workspa
 def test_a_held_out_case_is_predicted_as_in_its_folds_validation(workspace, tmp_path):
     case = read_dataset(workspace.dataset).cases[1]
     words = [f"model={workspace.folder}", f"configuration={CASCADE}", "folds=0", "picture=false", "device=cpu"]
+    words += ["quality=best"]  # as validation predicts
     assert main(["predict", *words, f"input={case.images[0]}", f"output={tmp_path / 'out'}"]) == 0
     (file,) = (tmp_path / "out").glob("*.nii.gz")
     expected = read_labels(workspace.fold(CASCADE, 0) / "validation" / f"{case.name}.nii.gz").array
