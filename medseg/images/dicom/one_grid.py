@@ -7,6 +7,7 @@ Knows nothing of channels. Two series with the same FrameOfReferenceUID say wher
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from scipy import ndimage
@@ -36,9 +37,10 @@ def onto_grid(volume: Volume, like: Volume) -> Volume:
         )
     matrix = np.linalg.inv(volume.affine) @ like.affine
     air = AIR_HU if source.modality == "CT" else min(0.0, float(volume.array.min()))
+    offset: Any = matrix[:3, 3]  # scipy's own stub knows a single number only
     channels = [
         ndimage.affine_transform(
-            channel, matrix[:3, :3], matrix[:3, 3], output_shape=like.shape, order=1, mode="constant", cval=air
+            channel, matrix[:3, :3], offset, output_shape=like.shape, order=1, mode="constant", cval=air
         )
         for channel in volume.array
     ]
