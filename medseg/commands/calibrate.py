@@ -120,31 +120,21 @@ def _observe(case: Case, group: int, members: list[Networks], options: Options) 
 
 def _show(document: Calibration) -> None:
     rows = [
-        _row("may be in a structure, as trained", document.before),
-        _row("may be in a structure, calibrated", document.after),
+        _row("in doubt, as trained", document.before),
+        _row("in doubt, calibrated", document.after),
         _row("all, as trained", document.before_everywhere),
         _row("all, calibrated", document.after_everywhere),
     ]
-    columns = ["voxels", "ECE", "adaptive ECE", "Brier", "NLL", "AUROC of entropy against error", "AURC"]
+    columns = ["voxels", "ECE", "adaptive ECE", "Brier", "NLL", "AUROC", "AURC"]
     title = (
         f"{document.cases} held-out cases, temperature {document.temperature:.3f}; each measured without its own group"
     )
     table(title, columns, rows)
-    columns = [
-        "structure",
-        "temperature",
-        "outer contour",
-        "inner contour",
-        "volume",
-        "Dice bound",
-        "outer / inner size",
-        "expected and true Dice",
-    ]
-    table(
-        f"How often what is guaranteed at {document.rate:g} held",
-        columns,
-        [_structure_row(one) for one in document.structures],
-    )
+    columns = ["structure", "outer contour", "inner contour", "volume", "Dice bound"]
+    rows = [[one.name, *_coverage_cells(one)] for one in document.structures]
+    table(f"How often what is guaranteed at {document.rate:g} held [95 % interval]", columns, rows)
+    columns = ["structure", "temperature", "outer / inner volume over the true one", "expected and true Dice"]
+    table("Each structure", columns, [[one.name, *_structure_cells(one)] for one in document.structures])
     say(document.assumption)
 
 
@@ -154,12 +144,15 @@ def _row(name: str, scores: CalibrationScores) -> list[str]:
     return [name, *(f"{number:.4f}" for number in numbers), auroc, f"{scores.aurc:.5f}"]
 
 
-def _structure_row(one: StructureCalibration) -> list[str]:
-    held = [_held(one.coverage.get(what)) for what in ("outer", "inner", "volume", "dice")]
+def _coverage_cells(one: StructureCalibration) -> list[str]:
+    return [_held(one.coverage.get(what)) for what in ("outer", "inner", "volume", "dice")]
+
+
+def _structure_cells(one: StructureCalibration) -> list[str]:
     ratios = " / ".join("-" if ratio is None else f"{ratio:.2f}" for ratio in (one.outer_ratio, one.inner_ratio))
     quality = one.quality
     told = "-" if quality is None or quality.pearson is None else f"r {quality.pearson:.2f}, off by {quality.error:.3f}"
-    return [one.name, f"{one.temperature:.3f}", *held, ratios, told]
+    return [f"{one.temperature:.3f}", ratios, told]
 
 
 def _held(coverage: Coverage | None) -> str:
