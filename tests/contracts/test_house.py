@@ -41,7 +41,7 @@ def test_the_two_lines_of_the_readme_are_there_to_the_letter() -> None:
     readme = (ROOT / "README.md").read_text()
     install = "python3 -m venv .venv && .venv/bin/pip install -c constraints.txt -e"
     assert f"{install} . && .venv/bin/medseg plan && .venv/bin/medseg train fold=0\n" in readme
-    assert f'{install} ".[dev]" && .venv/bin/pytest\n' in readme
+    assert f'{install} ".[dev]" && .venv/bin/pytest -n auto\n' in readme
 
 
 def test_shipped_rooms_are_found_beside_the_package() -> None:
