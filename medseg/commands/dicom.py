@@ -15,6 +15,7 @@ from pydantic import Field
 
 from medseg.commands.chosen import FoldChoice, chosen_folds
 from medseg.commands.console import Bar, say
+from medseg.commands.predict_uncertainty import trust_in
 from medseg.dicom.archive import Archive, Tls, archive_at
 from medseg.dicom.formats import Format
 from medseg.errors import MedsegError, SettingsError
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from medseg.dicom.batch import Batch
     from medseg.dicom.study import Job
     from medseg.images.dicom.selection import SeriesRules
+    from medseg.inference.model import Model, Networks
+    from medseg.uncertainty.case import Trust
 
 Allowed = Literal["gap", "variable_spacing", "tilted"]
 
@@ -73,6 +76,8 @@ class DicomSettings(Settings):
     """Distance of neighbouring tiles as a share of the patch; by default as quality says."""
     max_memory: Bytes | None = None
     """Memory that the program may use in all, such as 6GB; by default what the computer has free."""
+    rate: float = Field(default=0.9, gt=0, lt=1)
+    """After 'medseg calibrate': how often the interval that is told of a volume should hold the true one."""
     settle: Seconds = 30
     """A study is complete when nothing of it has changed for so long."""
     aet: str = Field(default="MEDSEG", min_length=1, max_length=16)
@@ -148,6 +153,7 @@ def _job(settings: DicomSettings, state: Path) -> Job:
     networks = model.load(settings.configuration, chosen_folds(settings.folds), device)
     rules = _rules(settings.select, [channel.name for channel in model.plan.channels])
     say(f"Model: {model.folder}, {networks.name}, checksum {networks.identity[:16]}")
+    trust = None if model.calibration is None else _trust(model, networks, settings.rate)
     return Job(
         networks=networks,
         options=Options.of(
@@ -164,7 +170,17 @@ def _job(settings: DicomSettings, state: Path) -> Job:
         rules=rules.content_hash(),
         kind="LABELMAP" if settings.segmentation == "labelmap" else "BINARY",
         pseudonyms=Pseudonyms.kept_in(state / "secret") if settings.deidentify else None,
+        trust=trust,
     )
+
+
+def _trust(model: Model, networks: Networks, rate: float) -> Trust:
+    """The model's calibration; told where it does not reach."""
+    trust = trust_in(model, networks, rate)
+    short = [name for name, one in zip(trust.table.target_names, trust.limits, strict=True) if one.volume_low is None]
+    if short:
+        say(f"No interval for the volume of {', '.join(short)}: too few held-out cases for rate={rate:g}")
+    return trust
 
 
 def _rules(path: Path | None, channels: list[str]) -> SeriesRules:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from medseg.inference.options import Options, Spread
     from medseg.inference.predict import Prediction
     from medseg.uncertainty.calibration import Calibration
-    from medseg.uncertainty.case import CaseUncertainty
+    from medseg.uncertainty.case import CaseUncertainty, Trust
     from medseg.uncertainty.members import Source
 
 _SHOWN = 10
@@ -30,8 +30,7 @@ def with_uncertainty(options: Options, model: Model, networks: Networks, source:
     Raises SettingsError where there is only one member, whose disagreement would be none, or logits are averaged;
     CheckpointError where the calibration is that of other networks.
     """
-    from medseg.uncertainty.calibration import Calibration
-    from medseg.uncertainty.case import MemberSpread, Trust
+    from medseg.uncertainty.case import MemberSpread
 
     every = (networks, *networks.beside)
     flips = max(len(one.mirror_axes) for one in every) if options.mirror else 0
@@ -40,15 +39,24 @@ def with_uncertainty(options: Options, model: Model, networks: Networks, source:
     if sum(len(one.networks) for one in every) == 1 and (source == "ensemble" or not flips):
         remedy = "Train more folds, or take tta." if source == "ensemble" else "Allow mirror=true, or train more folds."
         raise SettingsError(f"uncertainty={source} needs several members to disagree, but there is only one. {remedy}")
-    calibration = None if model.calibration is None else Calibration.load(model.calibration)
-    if calibration is None:
+    trust = trust_in(model, networks, rate)
+    if trust.calibration is None:
         say(
             "The model was not calibrated: its probabilities are taken as they are. 'medseg calibrate' learns from "
             "held-out cases how far they can be trusted."
         )
-    else:
+    return replace(options, spread=MemberSpread(source, trust))
+
+
+def trust_in(model: Model, networks: Networks, rate: float) -> Trust:
+    """What the model's calibration says at a rate, if it has one. Raises CheckpointError for that of other networks."""
+    from medseg.uncertainty.calibration import Calibration
+    from medseg.uncertainty.case import Trust
+
+    calibration = None if model.calibration is None else Calibration.load(model.calibration)
+    if calibration is not None:
         _require_same(model, networks, calibration)
-    return replace(options, spread=MemberSpread(source, Trust(networks.labels, calibration, rate)))
+    return Trust(networks.labels, calibration, rate)
 
 
 def _require_same(model: Model, networks: Networks, calibration: Calibration) -> None:

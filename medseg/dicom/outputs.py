@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import log
 from pathlib import Path
 from typing import Any, Literal
@@ -28,7 +28,7 @@ from medseg.dicom.parametric_map import make_entropy_map
 from medseg.dicom.segmentation import Segment, make_segmentation, segments_of
 from medseg.dicom.structured_report import make_report
 from medseg.errors import MedsegError
-from medseg.evaluation.measurements import Measurement, measure_structure
+from medseg.evaluation.measurements import Measurement, VolumeInterval, measure_structure
 from medseg.evaluation.palette import colors_of, topmost
 from medseg.evaluation.pictures import draw_comparison
 from medseg.images.dicom.series import Series
@@ -52,6 +52,8 @@ class Found:
     origin: Origin
     entropy: NDArray[np.float32] | None = None
     """Nats, on the same grid."""
+    intervals: Mapping[str, VolumeInterval] = field(default_factory=dict)
+    """Of the volume of structures, by name."""
     marked: bool = False
     """Say in every object that the patient's identity was removed; the headers are those of such images."""
 
@@ -96,6 +98,7 @@ def measure(found: Found) -> list[Measurement]:
             found.image.array,
             found.channels,
             found.entropy,
+            found.intervals.get(target.name),
         )
         for target in found.table.targets
     )
@@ -158,16 +161,23 @@ def write_table(path: Path, measured: Sequence[Measurement]) -> None:
     columns = ["structure", "volume_ml", "largest_diameter_mm", "voxels", "parts", "x_mm", "y_mm", "z_mm"]
     columns += [f"{channel}_{what}" for channel in channels for what in ("mean", "sd", "min", "max")]
     entropy = any(one.mean_entropy_nats is not None for one in measured)
+    columns += ["mean_entropy_nats"] if entropy else []
+    interval = any(one.volume_interval is not None for one in measured)
+    columns += ["volume_low_ml", "volume_high_ml", "volume_rate"] if interval else []
     with path.open("w", newline="", encoding="utf-8") as stream:
         writer = csv.writer(stream)
-        writer.writerow([*columns, "mean_entropy_nats"] if entropy else columns)
+        writer.writerow(columns)
         for one in measured:
             row: list[object] = [one.structure, f"{one.volume_ml:.6g}", f"{one.largest_diameter_mm:.2f}"]
             row += [one.voxels, one.parts, *(f"{value:.2f}" for value in one.centre_mm)]
             for part in one.intensities:
                 values = (part.mean, part.standard_deviation, part.minimum, part.maximum)
                 row += [f"{value:.6g}" for value in values]
-            writer.writerow([*row, f"{one.mean_entropy_nats:.6g}"] if entropy else row)
+            row += [f"{one.mean_entropy_nats:.6g}"] if entropy else []
+            if interval:
+                known = one.volume_interval
+                row += ["", "", ""] if known is None else [f"{known.low_ml:.6g}", f"{known.high_ml:.6g}", known.rate]
+            writer.writerow(row)
 
 
 def _draw(path: Path, found: Found, volumes_ml: Mapping[str, float]) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from medseg.dicom.formats import FILES
 from medseg.dicom.record import RunReport, StudyRecord
+from medseg.evaluation.measurements import Measurement
 from medseg.files import write_text
 
 _EMBEDDED_BYTES = 20_000_000
@@ -81,10 +82,19 @@ def _study(study: StudyRecord, picture: str | None, earlier: bool) -> str:
         (one.structure, f"{one.volume_ml:.2f}", f"{one.largest_diameter_mm:.1f}", str(one.parts),
          f"{one.intensities[0].mean:.4g}" if one.intensities else "-") for one in study.measurements
     ]  # fmt: skip
-    parts.append(_table(("structure", "volume, mL", "largest diameter, mm", "parts", "mean intensity"), measured))
+    heads = ["structure", "volume, mL", "largest diameter, mm", "parts", "mean intensity"]
+    if any(one.volume_interval is not None for one in study.measurements):
+        heads.append("volume interval, mL")
+        measured = [(*row, _interval(one)) for row, one in zip(measured, study.measurements, strict=True)]
+    parts.append(_table(heads, measured))
     parts.append(_list(study.remarks))
     image = "" if picture is None else f"<img loading=lazy alt='overlay' src='{picture}'>"
     return f"<section class='study {study.status}'><div>{''.join(parts)}</div>{image}</section>"
+
+
+def _interval(measured: Measurement) -> str:
+    known = measured.volume_interval
+    return "-" if known is None else f"{known.low_ml:.2f} to {known.high_ml:.2f} ({known.rate:.4g} of cases)"
 
 
 def _pictures(folder: Path, studies: Iterable[StudyRecord]) -> dict[str, str]:

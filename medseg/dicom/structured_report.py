@@ -30,6 +30,7 @@ from medseg.dicom.sources import completed
 from medseg.evaluation.measurements import Intensities, Measurement
 
 _NO_FINDING = Code("no-structure-found", "99MEDSEG", "No structure was found by the model")
+_HAS_PROPERTIES = sr.RelationshipTypeValues.HAS_PROPERTIES
 _NATS = Code("1", "UCUM", "no units")
 
 
@@ -89,8 +90,8 @@ def _observer(origin: Origin) -> sr.ObservationContext:
     )
 
 
-def _algorithm(origin: Origin) -> sr.AlgorithmIdentification:
-    parameters = [f"{name}={value}" for name, value in origin.parameters.items()]
+def _algorithm(origin: Origin, **more: str) -> sr.AlgorithmIdentification:
+    parameters = [f"{name}={value}" for name, value in {**origin.parameters, **more}.items()]
     return sr.AlgorithmIdentification(origin.name, __version__, parameters, ARTIFICIAL_INTELLIGENCE, MANUFACTURER)
 
 
@@ -115,17 +116,40 @@ def _group(
         finding_category=meaning.category,
         finding_type=meaning.kind,
         algorithm_id=_algorithm(origin),
-        measurements=list(_values(measured, str(sources[0].get("Modality", "")))),
+        measurements=list(_values(measured, str(sources[0].get("Modality", "")), origin)),
     )
 
 
-def _values(measured: Measurement, modality: str) -> Iterator[sr.Measurement]:
-    yield sr.Measurement(VOLUME, _rounded(measured.volume_ml), MILLILITRE)
+def _values(measured: Measurement, modality: str, origin: Origin) -> Iterator[sr.Measurement]:
+    yield _volume(measured, origin)
     yield sr.Measurement(LARGEST_DIAMETER, _rounded(measured.largest_diameter_mm), MILLIMETRE)
     for channel in measured.intensities[:1]:  # the series that the segments lie on
         yield from _intensity(channel, modality)
     if measured.mean_entropy_nats is not None:
         yield sr.Measurement(ENTROPY, _rounded(measured.mean_entropy_nats), _NATS, derivation=codes.SCT.Mean)
+
+
+def _volume(measured: Measurement, origin: Origin) -> sr.Measurement:
+    """With its interval: how far up and down it goes by TID 310, and its ends and rate in words, for which it has none.
+
+    Where the volume of the labels is not in the interval, which is about the true one, there is no up and down.
+    """
+    volume, known = _rounded(measured.volume_ml), measured.volume_interval
+    if known is None:
+        return sr.Measurement(VOLUME, volume, MILLILITRE)
+    properties = sr.MeasurementProperties()
+    if known.low_ml <= measured.volume_ml <= known.high_ml:
+        # Not highdicom's own arguments, which say that a volume has no unit.
+        for concept, extent in (
+            (codes.SCT.RangeOfUpperMeasurementUncertainty, known.high_ml - measured.volume_ml),
+            (codes.SCT.RangeOfLowerMeasurementUncertainty, measured.volume_ml - known.low_ml),
+        ):
+            properties.append(
+                sr.NumContentItem(concept, _rounded(extent), MILLILITRE, relationship_type=_HAS_PROPERTIES)
+            )
+    interval, rate = f"{known.low_ml:.6g} to {known.high_ml:.6g}", f"{known.rate:g}"
+    algorithm = _algorithm(origin, volume_interval_ml=interval, volume_interval_rate=rate)
+    return sr.Measurement(VOLUME, volume, MILLILITRE, properties=properties, algorithm_id=algorithm)
 
 
 def _intensity(channel: Intensities, modality: str) -> Iterator[sr.Measurement]:

@@ -14,24 +14,31 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
 
+import numpy as np
 import pydicom
+from numpy.typing import NDArray
 from pydicom import Dataset
 
+from medseg.arrays import Labels
 from medseg.dicom.deidentify import Pseudonyms, deidentified
 from medseg.dicom.formats import Format
 from medseg.dicom.origin import Origin
 from medseg.dicom.outputs import Found, write_outputs
 from medseg.dicom.record import SeriesLine, StudyRecord
 from medseg.errors import GeometryError, MedsegError
+from medseg.evaluation.measurements import VolumeInterval
 from medseg.files import hash_content, hash_file
 from medseg.images.dicom.intake import Intake
 from medseg.images.dicom.series import Series
 from medseg.images.volume import Volume
-from medseg.inference.entropy import predict_with_entropy
+from medseg.inference.entropy import EntropyOfAverage
 from medseg.inference.model import Networks
-from medseg.inference.options import Options
-from medseg.inference.predict import predict_volume
+from medseg.inference.options import Accumulator, Options
+from medseg.inference.predict import predict_volume, predict_watched
+from medseg.preprocessing.grid import Grid
 from medseg.progress import Progress
+from medseg.uncertainty.case import Trust
+from medseg.uncertainty.volumes import VolumesOfAverage
 
 RECORD = "study.json"
 _COPIES = "images"
@@ -97,11 +104,16 @@ class Job:
     kind: Literal["BINARY", "LABELMAP"] = "BINARY"
     pseudonyms: Pseudonyms | None = None
     """Where results and copies of the images shall not identify the patient."""
+    trust: Trust | None = None
+    """Where the model was calibrated."""
 
     @property
     def identity(self) -> str:
         """Hash of the model and of all that changes the results."""
-        options = self.options
+        options, trust = self.options, self.trust
+        known = {}
+        if trust is not None and trust.calibration is not None:
+            known = {"calibration": [trust.calibration.content_hash(), trust.rate]}
         return hash_content(
             {
                 "model": self.networks.identity,
@@ -110,6 +122,7 @@ class Job:
                 "kind": self.kind,
                 "rules": self.rules,
                 "deidentified": self.pseudonyms is not None,
+                **known,
             }
         )
 
@@ -126,14 +139,10 @@ def process_study(study: Study, content: str, job: Job, folder: Path, progress: 
     choice = job.choose(study)
     headers = _headers(choice, job, folder)
     image = replace(choice.read(), header=None)
-    entropy = None
-    if "pmap" in job.formats:
-        labels, entropy = predict_with_entropy(image, job.networks, job.options, name, progress)
-    else:
-        labels = predict_volume(image, job.networks, job.options, name, progress)
+    labels, entropy, intervals = _predict(image, job, name, progress)
     channels = tuple(channel.name for channel in job.networks.plan.channels)
     found = Found(
-        choice.reference, headers, image, channels, labels, job.networks.labels, job.origin, entropy,
+        choice.reference, headers, image, channels, labels, job.networks.labels, job.origin, entropy, intervals,
         marked=job.pseudonyms is not None,
     )  # fmt: skip
     measured, remarks = write_outputs(folder, found, job.formats, job.kind)
@@ -151,6 +160,27 @@ def process_study(study: Study, content: str, job: Job, folder: Path, progress: 
     )
     record.save(folder / RECORD)
     return record
+
+
+def _predict(
+    image: Volume, job: Job, name: str, progress: Progress
+) -> tuple[Labels, NDArray[np.float32] | None, dict[str, VolumeInterval]]:
+    """The labels, their entropy where it is written, and intervals of volumes where the model was calibrated."""
+    networks, trust = job.networks, job.trust
+    if "pmap" not in job.formats and trust is None:
+        return predict_volume(image, networks, job.options, name, progress), None, {}
+    entropies: list[EntropyOfAverage] = []
+    volumes: list[VolumesOfAverage] = []
+
+    def accumulators(grid: Grid) -> Sequence[Accumulator]:
+        if "pmap" in job.formats:
+            entropies.append(EntropyOfAverage(grid, networks.labels))
+        if trust is not None:
+            volumes.append(VolumesOfAverage(grid, trust))
+        return [*entropies, *volumes]
+
+    labels = predict_watched(image, networks, job.options, accumulators, name, progress)
+    return labels, entropies[0].entropy if entropies else None, volumes[0].intervals() if volumes else {}
 
 
 def _headers(choice: Choice, job: Job, folder: Path) -> list[Dataset]:

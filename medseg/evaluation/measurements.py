@@ -33,6 +33,14 @@ class Intensities(Record):
     maximum: float
 
 
+class VolumeInterval(Record):
+    """Holds the true volume of a structure, as often as the rate says, over cases like the held-out ones."""
+
+    low_ml: float
+    high_ml: float
+    rate: float
+
+
 class Measurement(Record):
     """One structure of one Case."""
 
@@ -47,6 +55,8 @@ class Measurement(Record):
     intensities: tuple[Intensities, ...] = ()
     mean_entropy_nats: float | None = None
     """Mean over the structure of how undecided the model was; only where the entropy was asked for."""
+    volume_interval: VolumeInterval | None = None
+    """Only of a model that was calibrated, with enough held-out cases."""
 
 
 def measure_structure(
@@ -56,6 +66,7 @@ def measure_structure(
     image: NDArray[np.floating] | None = None,
     channels: Sequence[str] = (),
     entropy: NDArray[np.floating] | None = None,
+    volume_interval: VolumeInterval | None = None,
 ) -> Measurement | None:
     """Measure one structure, ``mask`` (Z, Y, X); None where it has no voxel.
 
@@ -83,6 +94,7 @@ def measure_structure(
             _intensities(channel, values[box][inside]) for channel, values in zip(channels, image, strict=True)
         ),
         mean_entropy_nats=None if entropy is None else float(entropy[box][inside].mean(dtype=np.float64)),
+        volume_interval=volume_interval,
     )  # fmt: skip
 
 

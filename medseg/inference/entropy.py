@@ -1,4 +1,4 @@
-"""Labels together with how undecided the model was at each voxel: the entropy of the averaged probabilities.
+"""How undecided the model was at each voxel: the entropy of the averaged probabilities.
 
 Costs one more number a voxel: probabilities are taken row by row and never kept. It is the total predictive entropy;
 what of it comes from the data and what from the model is not told apart here.
@@ -10,42 +10,11 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from medseg.arrays import Labels
 from medseg.cases.labels import LabelTable
-from medseg.errors import SettingsError
-from medseg.images.volume import Volume
-from medseg.inference.components import apply_rules
-from medseg.inference.model import Networks
-from medseg.inference.options import Accumulator, Options
-from medseg.inference.predict import predict_together
 from medseg.inference.restore import crop_view
 from medseg.preprocessing.grid import Grid
-from medseg.progress import Progress
-
-
-def predict_with_entropy(
-    image: Volume, model: Networks, options: Options, case: str = "", progress: Progress | None = None
-) -> tuple[Labels, NDArray[np.float32]]:
-    """Label indices and entropy in nats, both ``(Z, Y, X)`` on the image's own grid; 0 outside of the crop box.
-
-    Raises SettingsError where logits are to be averaged, which gives no probabilities, else what ``predict_case`` does.
-    """
-    if options.combine != "probabilities":
-        raise SettingsError("Entropy needs averaged probabilities. Leave combine= and compat= out.")
-    members: Sequence[Networks] = (model, *model.beside)
-    found: list[EntropyOfAverage] = []
-
-    def accumulators(grid: Grid) -> Sequence[Accumulator]:
-        found.append(EntropyOfAverage(grid, model.labels))
-        return found
-
-    (indices,) = predict_together(image, members, [range(len(members))], options, case, progress, accumulators)
-    if options.postprocess and model.rules:
-        indices = apply_rules(indices, model.rules, model.labels)
-    return indices, found[0].entropy
 
 
 class EntropyOfAverage:

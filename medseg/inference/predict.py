@@ -216,6 +216,25 @@ def predict_volume(
     return finish_case(predict_ready(ready, model, options, layout, progress or Silent()), model, options).indices
 
 
+def predict_watched(
+    image: Volume,
+    model: Networks,
+    options: Options,
+    accumulators: Callable[[Grid], Sequence[Accumulator]],
+    case: str = "",
+    progress: Progress | None = None,
+) -> Labels:
+    """``predict_volume``, whose averaged probabilities what ``accumulators`` makes gets to see.
+
+    Raises SettingsError where logits are to be averaged, which gives no probabilities, else what ``predict_case`` does.
+    """
+    if options.combine != "probabilities":
+        raise SettingsError("This needs averaged probabilities. Leave combine= and compat= out.")
+    members = (model, *model.beside)
+    (indices,) = predict_together(image, members, [range(len(members))], options, case, progress, accumulators)
+    return finish_case(Prediction(case, indices, image, ()), model, options).indices
+
+
 def _require_sides(case: Case, image: Volume, model: Networks) -> tuple[str, ...]:
     """A remark where sides can't be told from the file; an error where the file could have said how it lies."""
     if model.plan.orientation != "canonical":

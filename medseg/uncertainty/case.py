@@ -22,7 +22,7 @@ from medseg.inference.entropy import entropy_of
 from medseg.inference.restore import crop_view
 from medseg.preprocessing.grid import Grid
 from medseg.uncertainty.calibration import Calibration
-from medseg.uncertainty.conformal import Limits
+from medseg.uncertainty.conformal import Limits, volume_interval
 from medseg.uncertainty.members import CHANNELS, Source, finish_spread, join_configurations, with_spread
 from medseg.uncertainty.structures import (
     StructureCounts,
@@ -178,14 +178,8 @@ class CaseAccumulator:
         )
 
     def _guaranteed(self, place: int, limits: Limits, estimate: StructureEstimate) -> Guaranteed:
-        expected, doubt = self._counts.expected_voxels(place), max(self._counts.doubtful_voxels(place), 1.0)
-
-        def volume(limit: float | None) -> float | None:
-            return None if limit is None else max(expected + limit * doubt, 0.0) * self._voxel_ml
-
         dice = None
         if limits.dice_low is not None and estimate.expected_dice is not None:
             dice = min(max(estimate.expected_dice + limits.dice_low, 0.0), 1.0)
-        return Guaranteed(
-            volume_low_ml=volume(limits.volume_low), volume_high_ml=volume(limits.volume_high), dice_low=dice
-        )
+        low, high = volume_interval(self._counts, place, limits, self._voxel_ml)
+        return Guaranteed(volume_low_ml=low, volume_high_ml=high, dice_low=dice)

@@ -97,6 +97,18 @@ def upper_limit(ascending: Sequence[float], rate: float) -> float | None:
     return None if found is None else -found
 
 
+def volume_interval(
+    counts: StructureCounts, target: int, limits: Limits, voxel_ml: float
+) -> tuple[float | None, float | None]:
+    """Both ends in mL of what holds the true volume of one target."""
+    expected, doubt = counts.expected_voxels(target), max(counts.doubtful_voxels(target), 1.0)
+    low, high = (
+        None if limit is None else max(expected + limit * doubt, 0.0) * voxel_ml
+        for limit in (limits.volume_low, limits.volume_high)
+    )
+    return low, high
+
+
 def case_numbers(
     counts: StructureCounts, target: int, true_voxels: float, expected_dice: float | None, is_annotated: bool
 ) -> CaseNumbers:

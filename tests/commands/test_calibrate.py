@@ -9,6 +9,7 @@ from medseg.cases.case import read_case_image
 from medseg.cases.folds import Fold, Folds
 from medseg.cases.formats import read_dataset
 from medseg.cli import main
+from medseg.dicom.record import RunReport
 from medseg.images.formats import read_image, read_labels
 from medseg.inference.bundle import open_model
 from medseg.paths import Workspace
@@ -16,6 +17,7 @@ from medseg.uncertainty.calibration import Calibration
 from medseg.uncertainty.case import MAPS, UncertaintySummary
 
 from tiny import write_tiny_workspace
+from tiny_dicom import make_series, save
 
 
 @pytest.fixture(scope="module")
@@ -89,6 +91,35 @@ def test_prediction_adds_maps_contours_and_a_worklist_and_leaves_the_labels_alon
     for case in summary.cases:
         plain, sure = (read_labels(tmp_path / folder / f"{case.case}.nii.gz").array for folder in ("plain", "sure"))
         np.testing.assert_array_equal(plain, sure)
+
+
+def test_results_of_a_dicom_study_tell_the_interval_that_predict_guarantees(trained, tmp_path, capsys):
+    image = read_case_image(read_dataset(trained.dataset).cases[0], 1)
+    save(make_series(image.array[0].astype(np.int16), spacing=(1, 1, 1)), tmp_path / "in")
+    words = [f"model={trained.folder}", f"input={tmp_path / 'in'}", "device=cpu", "mirror=true"]
+    out = tmp_path / "out"
+    assert main(["dicom", f"output={out}", *words, "rate=0.6", 'formats=["sr","csv"]']) == 0
+    assert main(["predict", f"output={tmp_path / 'sure'}", *words, "rate=0.6", "uncertainty=tta", "picture=false"]) == 0
+    (case,) = UncertaintySummary.load(tmp_path / "sure" / "uncertainty.json").cases
+    wanted = {one.estimate.name: one.guaranteed for one in case.structures}
+    (study,) = RunReport.load(out / "report.json").studies
+    rows = list(csv.DictReader((out / study.study / "measurements.csv").read_text().splitlines()))
+    assert [row["structure"] for row in rows] == [one.structure for one in study.measurements] != []
+    report = (out / study.study / "report.dcm").read_bytes()
+    for one, row in zip(study.measurements, rows, strict=True):
+        known, bounds = one.volume_interval, wanted[one.structure]
+        assert 0 <= known.low_ml < known.high_ml
+        assert (known.low_ml, known.high_ml) == pytest.approx((bounds.volume_low_ml, bounds.volume_high_ml), rel=1e-4)
+        told = (float(row["volume_low_ml"]), float(row["volume_high_ml"]), float(row["volume_rate"]))
+        assert told == pytest.approx((known.low_ml, known.high_ml, 0.6), rel=1e-5)
+        assert f"volume_interval_ml={known.low_ml:.6g} to {known.high_ml:.6g}".encode() in report
+        assert f"{known.low_ml:.2f} to {known.high_ml:.2f} (0.6 of cases)" in (out / "report.html").read_text()
+    capsys.readouterr()
+    assert main(["dicom", f"output={out}", *words, "rate=0.9", 'formats=["csv"]']) == 0  # five cases are too few
+    assert "No interval for the volume of ball, box: too few held-out cases" in capsys.readouterr().out
+    (study,) = RunReport.load(out / "report.json").studies
+    assert {one.volume_interval for one in study.measurements} == {None}
+    assert "volume_low_ml" not in (out / study.study / "measurements.csv").read_text()
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import highdicom as hd
 import numpy as np
 import pydicom
 import pytest
+from pydicom.sr.codedict import codes
 from scipy.ndimage import binary_fill_holes
 from skimage.draw import polygon2mask
 
@@ -18,7 +19,7 @@ from medseg.dicom.parametric_map import make_entropy_map
 from medseg.dicom.segmentation import make_segmentation, segments_of
 from medseg.dicom.structured_report import make_report
 from medseg.errors import GeometryError
-from medseg.evaluation.measurements import measure_structure
+from medseg.evaluation.measurements import VolumeInterval, measure_structure
 
 from tiny import asymmetric_labels
 from tiny_dicom import AXIAL, SPACING, make_series
@@ -130,6 +131,34 @@ def test_the_report_refers_to_the_segments_and_says_that_nobody_verified_it(tmp_
         assert "No structure was found" in str(report.content)
 
 
+def with_interval(measured, low, high):
+    known = VolumeInterval(low_ml=low, high_ml=high, rate=0.9)
+    return {name: one.model_copy(update={"volume_interval": known}) for name, one in measured.items()}
+
+
+@pytest.mark.parametrize("volume_is_inside", [True, False])
+def test_a_volume_carries_its_interval_in_millilitres(tmp_path, volume_is_inside):
+    labels = asymmetric_labels()
+    sources, segments = make_series(labels), segments_of(labels, TABLE)[:1]
+    plain = measure_structure("left kidney", labels == 1, np.diag([*SPACING, 1.0]))
+    low, high = plain.volume_ml + 0.25 - volume_is_inside, plain.volume_ml + 0.5
+    measured = with_interval({"left kidney": plain}, low, high)
+    segmentation = make_segmentation(sources, labels, segments, ORIGIN)
+    make_report(sources, segmentation, segments, measured, ORIGIN).save_as(tmp_path / "sr.dcm")
+    (group,) = hd.sr.srread(tmp_path / "sr.dcm").content.get_volumetric_roi_measurement_groups()
+    (volume,) = group.get_measurements(name=codes.SCT.Volume)
+    below = volume[0].ContentSequence
+    told = {item.name.meaning: item for item in below if item.value_type.value == "NUM"}
+    if volume_is_inside:  # TID 310, CID 225
+        up, down = (told[f"{side} measurement uncertainty"] for side in ("+, range of upper", "-, range of lower"))
+        assert (float(up.value), float(down.value)) == pytest.approx((0.5, 0.75), rel=1e-5)
+        assert {up.unit.value, down.unit.value} == {"mL"}
+    else:
+        assert told == {}
+    words = [item.value for item in below if item.name.meaning == "Algorithm Parameters"]
+    assert {f"volume_interval_ml={low:.6g} to {high:.6g}", "volume_interval_rate=0.9"} <= set(words)
+
+
 def test_the_entropy_map_keeps_its_values(tmp_path):
     labels = asymmetric_labels()
     entropy = np.random.default_rng(0).random(labels.shape, np.float32)
@@ -188,6 +217,7 @@ def test_an_independent_validator_finds_no_error_in_what_is_written(tmp_path):
     made = {
         "seg": segmentation,
         "sr": make_report(sources, segmentation, segments, measured, ORIGIN),
+        "interval": make_report(sources, segmentation, segments, with_interval(measured, 0.0, 1000.0), ORIGIN),
         "empty": make_report(sources, None, [], {}, ORIGIN),
         "map": make_entropy_map(sources, np.ones(labels.shape, np.float32), 1.1, ORIGIN),
         "rt": make_structure_set(sources, labels, segments, ORIGIN),
