@@ -84,7 +84,8 @@ def iterations_within(budget_seconds: float, each_seconds: float, spent_seconds:
 def training_flops_per_second(device: str) -> float:
     """Measured speed of training a small U-Net: three times its forward FLOPs over the time of its fastest step.
 
-    The fastest of several, because other work on the machine can only make a step slower. On CUDA the network is wider
+    The fastest of several, because other work on the machine can only make a step slower. On a CPU that is busy all the
+    while the threads' own time counts: a plan made in a busy hour would be too small for good. On CUDA the network is wider
     and its patch larger, in half precision as training is: a small one would measure how fast kernels are launched.
     """
     on_gpu = device == "cuda"
@@ -104,12 +105,13 @@ def training_flops_per_second(device: str) -> float:
     labels = torch.randint(0, 3, (batch, *patch), device=device)
     times = []
     for _ in range(8):
-        started = time.monotonic()
+        started, worked = time.monotonic(), time.process_time()
         network.zero_grad(set_to_none=True)
         with torch.autocast(device, dtype=torch.bfloat16, enabled=on_gpu):
             outputs = network(images)
         loss = loss_function(outputs, labels)
         loss.backward()
         loss.item()
-        times.append(time.monotonic() - started)
+        passed, worked = time.monotonic() - started, time.process_time() - worked
+        times.append(min(passed, worked / torch.get_num_threads()) if device == "cpu" else passed)
     return 3 * batch * forward_flops(plan, patch, channels=1, classes=3) / min(times)

@@ -30,7 +30,7 @@ def test_the_gpu_suite_runs_on_a_cpu_in_the_smoke_size(tmp_path):
     assert {row.id for row in result.rows} == set(SUITES["gpu"])
     for row in result.rows:
         if row.id in ("G1", "G2", "G3"):
-            assert 0 < row.facts["share_of_peak"] < 2
+            assert row.facts["share_of_peak"] > 0
 
 
 def test_a_contest_that_does_not_exist_is_a_mistake(capsys):
