@@ -85,8 +85,9 @@ def training_flops_per_second(device: str) -> float:
     """Measured speed of training a small U-Net: three times its forward FLOPs over the time of its fastest step.
 
     The fastest of several, because other work on the machine can only make a step slower. On a CPU that is busy all the
-    while the threads' own time counts: a plan made in a busy hour would be too small for good. On CUDA the network is wider
-    and its patch larger, in half precision as training is: a small one would measure how fast kernels are launched.
+    while the threads' own time counts: a plan made in a busy hour would be too small for good. On CUDA the network is
+    wider and its patch larger, in half precision as training is: a small one would measure how fast kernels are
+    launched.
     """
     on_gpu = device == "cuda"
     width, edge = (32, 96) if on_gpu else (16, 32)
