@@ -75,6 +75,8 @@ def main(words: list[str]) -> None:
     z, y, x = (int(n) for n in given.get("shape", "600,512,512").split(","))
     classes, patch = int(given.get("classes", 118)), int(given.get("patch", 128))
     model = model_of(classes, (patch, patch, patch), (1.5, 1.5, 1.5))
+    if "folder" in given:
+        Path(given["folder"]).mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=given.get("folder")) as folder:
         path = image_file(Path(folder), (z, y, x))
         own_before, before = resident()
