@@ -124,7 +124,7 @@ def slow_or_broken(item: tuple[str, str]) -> str:
     return name.upper()
 
 
-@pytest.mark.deploy
+@pytest.mark.cluster
 def test_on_a_cluster_from_which_a_node_is_killed_everything_is_done_elsewhere(tmp_path, cluster):
     marks = tmp_path / "marks"
     marks.mkdir()
@@ -133,7 +133,10 @@ def test_on_a_cluster_from_which_a_node_is_killed_everything_is_done_elsewhere(t
     driver = subprocess.Popen([sys.executable, "-c", DRIVER, *words], stdout=subprocess.PIPE, env=ENVIRONMENT)
     wait_for(lambda: len([*marks.glob("slow_*")]) >= 2)
     cluster.kill(cluster.workers[0])
-    answer, _ = driver.communicate(timeout=180)
+    try:
+        answer, _ = driver.communicate(timeout=180)
+    finally:
+        driver.kill()
     found = json.loads(answer.splitlines()[-1])
     for name in names[:4]:
         assert found[name][0] == name.upper()
@@ -143,7 +146,7 @@ def test_on_a_cluster_from_which_a_node_is_killed_everything_is_done_elsewhere(t
     assert found["unlucky"][0] == "UNLUCKY"
 
 
-@pytest.mark.deploy
+@pytest.mark.cluster
 def test_a_folder_is_predicted_on_a_cluster_as_it_is_here_and_a_second_start_skips_what_is_done(tmp_path, cluster):
     workspace = write_tiny_workspace(tmp_path)
     assert main(["train", f"workspace={workspace}", "fold=0", "iterations=4"]) == 0

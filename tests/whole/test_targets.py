@@ -21,6 +21,8 @@ REGIONS = (
     Region(name="both", labels=("ball", "box"), written=1),
     Region(name="the box", labels=("box",), written=2),
 )
+BEST = ["quality=best"]
+"""As held-out cases are predicted after training."""
 SMALL = ["network.features=[4,8]", "network.strides=[[1,1,1],[2,2,2]]", "network.kernels=[[3,3,3],[3,3,3]]",
          "network.encoder_convolutions=[1,1]", "network.decoder_convolutions=[1]", "patch_size=[16,16,16]"]  # fmt: skip
 
@@ -55,7 +57,7 @@ def test_targets_go_through_the_whole_job(tmp_path: Path, monkeypatch: pytest.Mo
     assert scores.mean_dice > 0.5
 
     assert main(["bundle", "output=bundle"]) == 0
-    assert main(["predict", "model=bundle", "input=data/images", "output=predicted", "device=cpu"]) == 0
+    assert main(["predict", "model=bundle", "input=data/images", "output=predicted", "device=cpu", *BEST]) == 0
     for case in dataset.cases:
         assert set(np.unique(read_labels(tmp_path / f"predicted/{case.images[0].name}").array)) <= {0, 1, 2}
     assert main(["evaluate", "predictions=predicted", "labels=data/labels"]) == 0
