@@ -14,7 +14,6 @@ import numpy as np
 
 from medseg.cases.labels import LabelTable
 from medseg.cases.phantoms import load_recipe, write_phantoms
-from medseg.cli import main
 from medseg.evaluation.comparison import compare
 from medseg.evaluation.scores import Scores
 from medseg.paths import Workspace
@@ -23,15 +22,11 @@ from medseg.planning.plan import Plan
 from medseg.planning.presets import load_preset
 from medseg.planning.rules import make_plan
 
+from trials import run
+
 SPEED = 40e9
 """FLOPs per second: two cores, so that an iteration takes about a second and a patch is far smaller than an image."""
 WORDS = {"iterations": "300", "cases": "12", "folder": ""}
-
-
-def run(*words: str) -> None:
-    code = main(list(words))
-    if code:
-        raise SystemExit(code)
 
 
 def plan_for(workspace: Workspace, flops_per_second: float) -> None:

@@ -16,9 +16,9 @@ from pathlib import Path
 import numpy as np
 
 from medseg.cases.phantoms import load_recipe, write_phantoms
-from medseg.cli import main
-from medseg.evaluation.bootstrap import interval, resampled_means
 from medseg.evaluation.scores import Scores
+
+from trials import described, run
 
 OFF = {
     "sampling.balanced": "false",
@@ -39,12 +39,6 @@ WORDS = {"recipe": "phantom_rare", "ways": "without,proposal", "iterations": "40
 TRAINING = {"device": "cpu", "patch_size": "[24,32,32]", "network.base_features": "8", "mirror_axes": "[]"}
 
 
-def run(*words: str) -> None:
-    code = main(list(words))
-    if code:
-        raise SystemExit(code)
-
-
 def train_and_score(workspace: Path, way: str, seed: int, iterations: str, more: dict[str, str]) -> np.ndarray:
     """Dice (cases, targets) of fold 0's held-out cases."""
     words = [f"{key}={value}" for key, value in (WAYS[way] | more).items()]
@@ -52,12 +46,6 @@ def train_and_score(workspace: Path, way: str, seed: int, iterations: str, more:
     scores = Scores.load(workspace / "3d_fullres/fold_0/scores.json")
     # A target that neither holds has no Dice and is left out of the means.
     return np.array([[np.nan if one.dice is None else one.dice for one in case.structures] for case in scores.cases])
-
-
-def described(values: np.ndarray) -> str:
-    """Mean and 95 % interval over cases of (cases,) values."""
-    low, high = interval(resampled_means(values[:, None])[:, 0]) or (np.nan, np.nan)
-    return f"{np.nanmean(values):7.4f} [{low:7.4f}, {high:7.4f}]"
 
 
 def compare(arguments: list[str]) -> None:

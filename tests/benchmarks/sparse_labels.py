@@ -15,20 +15,14 @@ from pathlib import Path
 import numpy as np
 
 from medseg.cases.phantoms import load_recipe, write_phantoms
-from medseg.cli import main
-from medseg.evaluation.bootstrap import interval, resampled_means
 from medseg.evaluation.scores import Scores
 from medseg.planning.plan import Plan
+
+from trials import described, run
 
 WORDS = {"recipe": "phantom_tumour", "iterations": "400", "seeds": "3", "annotated": "0.1", "cases": "40", "folder": ""}
 SPACING = (5.0, 4.0, 4.0)
 """Coarse, so that an iteration takes half a second on two cores."""
-
-
-def run(*words: str) -> None:
-    code = main(list(words))
-    if code:
-        raise SystemExit(code)
 
 
 def train_and_score(place: Path, labels: str, seed: int, iterations: str, more: dict[str, str]) -> np.ndarray:
@@ -52,12 +46,6 @@ def train_and_score(place: Path, labels: str, seed: int, iterations: str, more: 
     scores = Scores.load(predictions / "evaluation/scores.json")
     # A target that neither holds has no Dice and is left out of the means.
     return np.array([[np.nan if one.dice is None else one.dice for one in case.structures] for case in scores.cases])
-
-
-def described(values: np.ndarray) -> str:
-    """Mean and 95 % interval over cases of (cases,) values."""
-    low, high = interval(resampled_means(values[:, None])[:, 0]) or (np.nan, np.nan)
-    return f"{np.nanmean(values):7.4f} [{low:7.4f}, {high:7.4f}]"
 
 
 def compare(arguments: list[str]) -> None:
