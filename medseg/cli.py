@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 COMMANDS: dict[str, str] = {
     "plan": "measure a dataset and plan networks for it",
@@ -29,9 +29,16 @@ COMMANDS: dict[str, str] = {
     "check": "list everything that is wrong with a dataset",
     "convert": "turn a DICOM folder into NIfTI, with a manifest",
     "benchmark": "time medseg beside nnU-Net and MONAI on this machine",
+    "federated": "hospitals train one model, and no image leaves",
     "info": "version, devices, presets, networks, workspaces",
 }
-_MODULES = {"import": "import_model"}
+VERBS: dict[str, dict[str, str]] = {
+    "federated": {
+        "check-site": "whether a site's data fit to take part, and what a check tells the others",
+    },
+}
+"""Commands whose first word is a verb, each a module of its own: ``medseg federated check-site dataset=DIR``."""
+_MODULES = {"import": "import_model", "federated check-site": "federated_check_site"}
 """Where a command can't be the name of its module."""
 _HELP = {"help", "--help", "-h"}
 
@@ -70,20 +77,33 @@ def main(words: Sequence[str] | None = None) -> int:
 
 def _run(name: str, words: list[str]) -> int:
     if name not in COMMANDS:
-        import difflib
-
-        from medseg.errors import SettingsError
-
-        near = difflib.get_close_matches(name, COMMANDS, n=1, cutoff=0.5)
-        hint = f"Did you mean 'medseg {near[0]}'?" if near else f"Known are: {', '.join(COMMANDS)}."
-        raise SettingsError(f"There is no command '{name}'. {hint}")
-    command = importlib.import_module(f"medseg.commands.{_MODULES.get(name, name)}")
+        raise _unknown("", name, COMMANDS)
+    meaning = COMMANDS[name]
+    if name in VERBS:
+        if not words or words[0] in _HELP:
+            print(_verbs_help(name))
+            return 0
+        verb, *words = words
+        if verb not in VERBS[name]:
+            raise _unknown(f"{name} ", verb, VERBS[name])
+        name, meaning = f"{name} {verb}", VERBS[name][verb]
+    command = importlib.import_module(f"medseg.commands.{_MODULES.get(name, name.replace(' ', '_'))}")
     if _HELP & set(words):
-        print(_command_help(name, command.SETTINGS))
+        print(_command_help(name, meaning, command.SETTINGS))
         return 0
     from medseg.settings import read_words
 
     return int(command.run(read_words(words)) or 0)
+
+
+def _unknown(before: str, name: str, known: Mapping[str, str]) -> Exception:
+    import difflib
+
+    from medseg.errors import SettingsError
+
+    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+    hint = f"Did you mean 'medseg {before}{near[0]}'?" if near else f"Known are: {', '.join(known)}."
+    return SettingsError(f"There is no command '{before}{name}'. {hint}")
 
 
 def _overview() -> str:
@@ -95,10 +115,16 @@ def _overview() -> str:
     )
 
 
-def _command_help(name: str, models: Sequence[type]) -> str:
+def _verbs_help(name: str) -> str:
+    width = max(map(len, VERBS[name])) + 2
+    rows = "\n".join(f"  medseg {name} {verb:<{width}}{meaning}" for verb, meaning in VERBS[name].items())
+    return f"medseg {name}: {COMMANDS[name]}\n\n{rows}\n\n'medseg {name} VERB help' lists a verb's settings."
+
+
+def _command_help(name: str, purpose: str, models: Sequence[type]) -> str:
     from medseg.settings import describe
 
-    parts = [f"medseg {name}: {COMMANDS[name]}\n"]
+    parts = [f"medseg {name}: {purpose}\n"]
     for model in models:
         rows = list(describe(model))
         if model is not models[0]:

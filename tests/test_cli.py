@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from medseg.cli import COMMANDS, main
+from medseg.cli import COMMANDS, VERBS, main
 from medseg.errors import MedsegError
 from medseg.paths import Workspace, last_used
 
@@ -23,10 +23,17 @@ def test_help_and_info_import_neither_torch_nor_monai(words: str) -> None:
     assert not {"torch", "monai"} & _modules_after(words)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+_WHOLE = [
+    *(command for command in COMMANDS if command not in VERBS),
+    *(f"{command} {verb}" for command, verbs in VERBS.items() for verb in verbs),
+]
+"""Every command as it is written, with its verb where it has verbs."""
+
+
+@pytest.mark.parametrize("command", _WHOLE)
 @pytest.mark.parametrize("word", ["help", "--help"])
 def test_every_command_lists_its_settings(command: str, word: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([command, word]) == 0
+    assert main([*command.split(), word]) == 0
     shown = capsys.readouterr().out
     assert shown.startswith(f"medseg {command}: ")
     assert "type" in shown
@@ -40,10 +47,19 @@ def test_overview_names_every_command(capsys: pytest.CaptureFixture[str]) -> Non
     assert all(f"medseg {name}" in shown for name in COMMANDS)
 
 
+@pytest.mark.parametrize("words", [[], ["help"], ["--help"]])
+@pytest.mark.parametrize("command", VERBS)
+def test_a_command_with_verbs_lists_them(command: str, words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([command, *words]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"medseg {command} {verb}" in shown and meaning in shown for verb, meaning in VERBS[command].items())
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
         (["tarin"], "Did you mean 'medseg train'?"),
+        (["federated", "check-sit"], "Did you mean 'medseg federated check-site'?"),
         (["train", "flod=0"], "Did you mean 'fold'?"),
         (["train", "optimizer.learning_rte=1"], "Did you mean 'optimizer.learning_rate'?"),
         (["plan", "preset"], "key=value"),

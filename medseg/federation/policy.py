@@ -1,0 +1,23 @@
+"""What a site allows: its own file decides, and no coordinator can override it.
+
+Knows nothing of how a site works. Every field's default is the strictest that still lets a training run.
+"""
+
+from __future__ import annotations
+
+from pydantic import Field, PositiveInt
+
+from medseg.documents import Record
+
+
+class SitePolicy(Record):
+    """The rules of one site."""
+
+    actions: tuple[str, ...] = ("check", "fingerprint", "prepare", "train", "evaluate")
+    """What the site answers at all."""
+    min_count: PositiveInt = 5
+    """Fewest patients over whom anything is counted or averaged before it leaves."""
+    max_rounds: PositiveInt = 1000
+    """Rounds of training in one run."""
+    decimals: int = Field(default=4, ge=1, le=6)
+    """Metrics are rounded to so many decimals before they leave."""

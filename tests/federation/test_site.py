@@ -1,0 +1,98 @@
+"""A site answers what its policy allows, and nothing else leaves."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from medseg.cases.formats import save_dataset
+from medseg.cli import main
+from medseg.errors import SiteError
+from medseg.federation.egress import Answer, release
+from medseg.federation.messages import Request
+from medseg.federation.policy import SitePolicy
+from medseg.federation.site import Site
+
+from tiny import write_tiny_dataset
+
+CHECK = Request("check", "run", 0, "")
+
+
+def _site(folder: Path, **policy: object) -> Site:
+    save_dataset(write_tiny_dataset(folder / "data"), folder / "data/dataset.yaml")
+    return Site("north", folder / "data/dataset.yaml", folder / "W", SitePolicy.model_validate(policy))
+
+
+def test_a_check_tells_codes_and_counts_and_no_name(tmp_path: Path) -> None:
+    site = _site(tmp_path)
+    reply = site.answer(CHECK)
+    assert reply.error is None
+    assert reply.header == {"cases": 6, "passes": True, "codes": {}}
+    (tmp_path / "data/images/2.nii.gz").write_bytes(b"DOE^JANE was here")
+    damaged = site.answer(CHECK)
+    assert damaged.header["passes"] is False
+    assert damaged.header["codes"]
+    assert set(damaged.header["codes"].values()) == {None}  # one case of six is too few to be counted
+    assert b"case_0" not in damaged.to_bytes()
+
+
+def test_a_check_compares_with_what_the_sites_agreed_on(tmp_path: Path) -> None:
+    site = _site(tmp_path, min_count=1)
+    agreed = Request("check", "run", 0, "", {"channels": ["MR"], "labels": ["ball", "box"]})
+    assert site.answer(agreed).header["passes"] is True
+    other = Request("check", "run", 0, "", {"channels": ["CT"], "labels": ["box", "ball"]})
+    assert site.answer(other).header == {"cases": 6, "passes": False, "codes": {"other-channels": 1, "other-labels": 1}}
+    few = _site(tmp_path / "few", min_count=7).answer(CHECK)
+    assert few.header["codes"] == {"too-few-cases": None}
+
+
+@pytest.mark.parametrize(
+    ("policy", "request_", "code"),
+    [
+        ({}, Request("steal", "run", 0, ""), "unknown-action"),
+        ({"actions": ["train"]}, CHECK, "not-allowed"),
+        ({"max_rounds": 3}, Request("check", "run", 4, ""), "too-many-rounds"),
+    ],
+)
+def test_what_the_policy_does_not_allow_is_answered_by_a_code(
+    tmp_path: Path, policy: dict, request_: Request, code: str
+) -> None:
+    reply = _site(tmp_path, **policy).answer(request_)
+    assert (reply.error, reply.header, reply.arrays) == (code, {}, {})
+
+
+def test_an_error_leaves_as_a_code_and_its_text_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = _site(tmp_path)
+
+    def fail(*_: object) -> None:
+        raise FileNotFoundError("/data/DOE_JANE_1950/ct.nii.gz")
+
+    monkeypatch.setattr("medseg.federation.site_check.report_on", fail)
+    reply = site.answer(CHECK)
+    assert reply.error == "failed"
+    assert b"DOE" not in reply.to_bytes()
+    assert "DOE_JANE_1950" in (site.folder / "errors.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        (Answer({"patient": "DOE"}), "not-released"),
+        (Answer({"cases": -1}), "not-released"),
+        (Answer({"codes": {"DOE^JANE": 1}}), "not-released"),
+        (Answer({}, {"image": np.zeros(3)}), "not-released"),
+    ],
+)
+def test_what_is_not_on_the_list_does_not_pass_the_door(answer: Answer, code: str) -> None:
+    with pytest.raises(SiteError, match=f"^{code}$"):
+        release("north", SitePolicy(), CHECK, answer)
+
+
+def test_the_command_shows_what_would_leave(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    dataset = _site(tmp_path).dataset
+    assert main(["federated", "check-site", f"dataset={dataset}", "channels=[CT]"]) == 2
+    assert "other-channels" in capsys.readouterr().out
+    assert main(["federated", "check-site", f"dataset={dataset}"]) == 0
