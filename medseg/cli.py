@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 COMMANDS: dict[str, str] = {
     "plan": "measure a dataset and plan networks for it",
     "augment": "a picture of what each augmentation does to the dataset",
+    "pretrain": "a start for training, learned from images without labels",
     "train": "prepare the data, train a fold and score it",
     "compare": "train several networks or losses alike and compare them",
     "select": "compare configurations and pairs on held-out cases, learn post-processing",

@@ -65,14 +65,14 @@ def write_tiny_dataset(folder: Path, count: int = 6, first: int = 0) -> Dataset:
     return Dataset("tiny", ("MR",), TABLE, tuple(cases))
 
 
-def write_tiny_workspace(folder: Path, table: LabelTable = TABLE, first: int = 0) -> Path:
+def write_tiny_workspace(folder: Path, table: LabelTable = TABLE, first: int = 0, dimensions: int = 3) -> Path:
     """A planned workspace in ``folder`` / W, its images in ``folder`` / data."""
     dataset = replace(write_tiny_dataset(folder / "data", 5, first), labels=table)
     workspace = folder / "W"
     save_dataset(dataset, workspace / "dataset.yaml")
     table.save(workspace / "labels.yaml")
     make_folds(dataset).save(workspace / "folds.yaml")
-    tiny_plan().save(workspace / "plan.yaml")
+    tiny_plan(dimensions).save(workspace / "plan.yaml")
     return workspace
 
 

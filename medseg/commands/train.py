@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from medseg.training.recipe import Recipe
 
 
-__all__ = ["SETTINGS", "prepare", "run"]
+__all__ = ["SETTINGS", "launch", "prepare", "record", "run"]
 
 
 def run(words: Mapping[str, str]) -> None:
@@ -49,7 +49,7 @@ def run(words: Mapping[str, str]) -> None:
     first = int(os.environ.get("LOCAL_RANK", "0")) == 0
     with Bar() if first else nullcontext(Silent()) as progress:
         prepare(job, chosen, progress)
-        fabric = _launch(settings)
+        fabric = launch(settings)
         for fold in chosen:
             _train_one(job, fold, fabric, progress if fabric.is_global_zero else Silent())
 
@@ -84,7 +84,8 @@ def _warn_of_changes(job: TrainJob, needed: Collection[str]) -> None:
         )
 
 
-def _launch(settings: TrainSettings) -> Fabric:
+def launch(settings: TrainSettings) -> Fabric:
+    """The devices, processes and precision that the settings ask for."""
     import torch
     from lightning_fabric import Fabric
     from lightning_fabric.strategies.ddp import DDPStrategy
@@ -156,7 +157,7 @@ def _train_one(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) ->
     }
     facts = {"seconds": seconds, "device": str(fabric.device), "processes": fabric.world_size}
     facts |= {"training_cpu_seconds": round(worked, 2), "steps": done.steps, "peak_memory_bytes": memory}
-    _record(job, recipe, folder, facts)
+    record(job, recipe, folder, facts)
     _show(job, fold, folder, done.course, scores)
     fabric.barrier()
 
@@ -184,13 +185,14 @@ def _tracker(job: TrainJob, folder: Path) -> Any:
     return SummaryWriter(str(folder / "tensorboard"))
 
 
-def _record(job: TrainJob, recipe: Recipe, folder: Path, facts: Mapping[str, Any]) -> None:
+def record(job: TrainJob, recipe: Recipe, folder: Path, facts: Mapping[str, Any], command: str = "train") -> None:
+    """Write ``run.json``: every value, where it came from, and what was found out."""
     values = job.settings.model_dump(mode="json") | {"recipe": recipe.content()}
     sources = {name: "words" if name in job.words else "default" for name in TrainSettings.model_fields}
     for part, content in (("configuration", recipe.configuration), ("training", recipe.training)):
         for key in leaf_keys(content.model_dump(mode="json", exclude_none=True)):
             sources[f"recipe.{part}.{key}"] = "words" if key in job.words else "plan"
-    record_run(folder / "run.json", "train", job.words, values, sources, facts)
+    record_run(folder / "run.json", command, job.words, values, sources, facts)
 
 
 def _show(job: TrainJob, fold: Fold, folder: Path, course: Course, scores: Scores | None) -> None:

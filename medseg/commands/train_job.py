@@ -23,6 +23,7 @@ from medseg.errors import CheckpointError, PlanError, SettingsError
 from medseg.paths import Workspace
 from medseg.planning.override import Shorthands, override_plan
 from medseg.planning.plan import ConfigurationName, ConfigurationPlan, Plan, TrainingPlan
+from medseg.planning.pretraining import Pretraining
 from medseg.settings import Seconds, Settings, build, require_known
 
 if TYPE_CHECKING:
@@ -100,6 +101,8 @@ class TrainJob:
     dataset: Dataset
     table: LabelTable
     folds: Folds
+    pretraining: Pretraining | None = None
+    """Where images are restored instead of structures found (``medseg pretrain``)."""
 
     @property
     def prepared(self) -> Path:

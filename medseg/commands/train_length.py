@@ -43,7 +43,7 @@ def settle_part(job: TrainJob, recipe: Recipe, stretch: Stretch, early_stop: boo
     from medseg.training.watch import settle_watch
 
     span = stretch.end - stretch.start
-    held_out, seed = recipe.validation_cases, recipe.training.seed
+    held_out, seed = recipe.watchable_cases, recipe.training.seed
     watch = settle_watch(recipe.configuration, held_out, job.prepared, span, recipe.devices, seed)
     return Part(stretch=stretch, watch=watch, early_stop=early_stop)
 
@@ -66,7 +66,7 @@ def iterations_in_time(
     each = seconds_per_iteration(fabric, recipe, job.prepared, probe_seconds, workers, teachers)
     each = float(f"{fabric.broadcast(each):.3g}")
     spent += time.monotonic() - started
-    configuration, held_out, devices = recipe.configuration, recipe.validation_cases, recipe.devices
+    configuration, held_out, devices = recipe.configuration, recipe.watchable_cases, recipe.devices
     unwatched = iterations_within(budget, each, spent)
     watch = settle_watch(configuration, held_out, job.prepared, unwatched, devices, recipe.training.seed)
     share = share_of_time(watch, configuration, job.prepared, devices)

@@ -89,6 +89,7 @@ def _new_recipe(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) -
             parts=(Part(stretch=planned_stretch(optimizer, steps, gently=start is not None)),),
             start=start,
             teacher=teacher,
+            pretraining=job.pretraining,
             class_weights=class_weights,
             fold=fold,
             channels=len(job.plan.channels) + (len(job.table) - 1 if job.configuration.previous else 0),

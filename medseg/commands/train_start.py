@@ -155,6 +155,8 @@ def _show(model: Model, name: str, fold: int | str, found: Transferred, frozen: 
 
 def _remarks(job: TrainJob, recipe: Recipe, model: Model, name: str, fold: int | str) -> list[str]:
     """What may make the start worth less, or the scores worth more, than they look."""
+    from medseg.inference.model import described_weights
+
     remarks = []
     theirs = model.plan.configurations.get(name)
     if theirs is not None and _apart(theirs, recipe.configuration):
@@ -163,7 +165,14 @@ def _remarks(job: TrainJob, recipe: Recipe, model: Model, name: str, fold: int |
             f"The model was trained at {spacings[0]} mm, this plan has {spacings[1]} mm (z, y, x): structures look "
             f"smaller or larger to it than it learned. spacing=... takes the model's."
         )
-    if model.plan.fingerprint == job.plan.fingerprint and fold != recipe.fold and recipe.validation_cases:
+    seen = model.plan.fingerprint == job.plan.fingerprint and fold != recipe.fold and recipe.validation_cases
+    restored = described_weights(model.weights[name][fold])[1].restored_images
+    if seen and restored == "dataset":
+        remarks.append(
+            f"It has learned to restore images that are held out here too (not from their labels): 'medseg pretrain "
+            f"fold={recipe.fold}' leaves them out."
+        )
+    elif seen and restored == "none":
         remarks.append(
             f"Fold {fold} of the model was trained on the same dataset, also on cases that are held out here: the "
             "scores of this fold will be too good. init_fold= chooses another."

@@ -74,9 +74,10 @@ def draw_examples(
         left, bottom, _, height = corner_of(number, 0)
         figure.text(left, bottom + height + 0.03 / figure.get_figheight(), row.name, fontsize=9, color=_INK)
     figure.text(_SIDE / figure.get_figwidth(), 1 - 0.28 / figure.get_figheight(), title, fontsize=11, color=_INK)
-    handles = [Line2D([], [], color=fractions(color), linewidth=2) for color in colors]
-    names = [name.replace("$", r"\$") for name in table.target_names]
-    figure.legend(handles, names, loc="lower center", ncols=min(len(names), 6), frameon=False, fontsize=9)
+    if colors:
+        handles = [Line2D([], [], color=fractions(color), linewidth=2) for color in colors]
+        names = [name.replace("$", r"\$") for name in table.target_names]
+        figure.legend(handles, names, loc="lower center", ncols=min(len(names), 6), frameon=False, fontsize=9)
     with written_whole(Path(path)) as temporary:
         figure.savefig(temporary, dpi=_DPI, format="png", facecolor="white", metadata={"Software": None})
 

@@ -114,36 +114,41 @@ def draw_comparison(
 def draw_curves(path: Path, rows: Sequence[Mapping[str, float | None]], early_decays: Sequence[int] = ()) -> None:
     """Write a PNG of a training: loss, Dice of patches and of whole held-out Cases, learning rate, over iterations.
 
-    ``rows`` have the keys iteration, loss, dice, learning_rate and optionally held_out_dice; a value may be None.
+    ``rows`` have the keys iteration, loss, dice, learning_rate and optionally held_out_dice; a value may be None. Where
+    no row has a Dice (nothing is segmented) its panel is left out.
     ``early_decays`` are the iterations at which a plateau began to end the training.
     """
     figure = Figure(figsize=(11, 3.4), layout="constrained")
-    panels: Sequence[Axes] = figure.subplots(1, 3, width_ratios=(4, 4, 2.4))
+    without_dice = rows and all(row.get(key) is None for row in rows for key in ("dice", "held_out_dice"))
+    widths = {"Loss": 4.0, **({} if without_dice else {"Dice": 4.0}), "Learning rate": 2.4}
+    panels = dict(zip(widths, figure.subplots(1, len(widths), width_ratios=tuple(widths.values())), strict=True))
     lines = (
-        (panels[0], "loss", "training", _BLUE, "-"),
-        (panels[1], "dice", "training patches", _BLUE, "-"),
-        (panels[1], "held_out_dice", "whole held-out cases", _ORANGE, "o-"),
-        (panels[2], "learning_rate", "learning rate", _GREEN, "-"),
+        ("Loss", "loss", "training", _BLUE, "-"),
+        ("Dice", "dice", "training patches", _BLUE, "-"),
+        ("Dice", "held_out_dice", "whole held-out cases", _ORANGE, "o-"),
+        ("Learning rate", "learning_rate", "learning rate", _GREEN, "-"),
     )
-    for ax, key, meaning, color, style in lines:
+    for heading, key, meaning, color, style in lines:
         points = [(row["iteration"] or 0.0, value) for row in rows if (value := row.get(key)) is not None]
         if points:
+            ax: Axes = panels[heading]
             x, y = (list(part) for part in zip(*points, strict=True))
             ax.plot(x, y, style, color=color, linewidth=1.6, markersize=3.5, label=meaning)
             if key == "held_out_dice":
                 ax.annotate(
                     f"{y[-1]:.3f}", (x[-1], y[-1]), (0, -14), textcoords="offset points", ha="right", color=color
                 )
-    for ax, heading in zip(panels, ("Loss", "Dice", "Learning rate"), strict=True):
+    for heading, ax in panels.items():
         dress(ax, heading)
         ax.set_xlabel("iteration", color=FAINT)
         ax.grid(axis="y", color="#e6e6e6", linewidth=0.8)
         for iteration in early_decays:
             ax.axvline(iteration, color=FAINT, linestyle=":", linewidth=1.2, label="plateau")
-    panels[1].set_ylim(0, 1)
-    if panels[1].lines:
-        panels[1].legend(frameon=False, loc="lower right")
-    panels[2].yaxis.set_major_formatter("{x:g}")
+        if heading == "Dice":
+            ax.set_ylim(0, 1)
+            if ax.lines:
+                ax.legend(frameon=False, loc="lower right")
+    panels["Learning rate"].yaxis.set_major_formatter("{x:g}")
     save(path, figure)
 
 

@@ -45,6 +45,10 @@ class WeightsDescription(Record):
     """Output channels."""
     activation: Literal["softmax", "sigmoid"] = "softmax"
     mirror_axes: tuple[int, ...] = ()
+    restores: tuple[str, ...] = ()
+    """Channels that it learned to restore (``medseg pretrain``), instead of finding structures."""
+    restored_images: Literal["dataset", "folder", "none"] = "none"
+    """Where the images came from that it restored."""
     preparation: dict[str, Any] | None = None
     """``preparation_of`` the Plan that the training used."""
 
@@ -184,6 +188,11 @@ class Model:
                 "labels.yaml do not belong together. Use the plan it was trained with, or train it again."
             )
 
+        if found.restores:
+            raise CheckpointError(
+                f"{path} has learned to restore images and finds no structures yet. Begin a training with it: 'medseg "
+                f"train init_from={self.folder}'."
+            )
         if found.configuration_name != name:
             raise refuse("the configuration", name, found.configuration_name)
         if found.classes != self.labels.outputs:

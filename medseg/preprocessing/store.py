@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, ClassVar
@@ -24,6 +24,7 @@ from medseg.cases.labels import LabelTable
 from medseg.documents import Document, Record
 from medseg.errors import Complaint, DatasetError, MedsegError
 from medseg.files import folder_written_whole, hash_content, hash_file, require_free_space
+from medseg.images.volume import Volume
 from medseg.planning.plan import ConfigurationPlan, Plan
 from medseg.preprocessing.grid import Grid
 from medseg.preprocessing.prepare import prepare_image, prepare_labels
@@ -188,7 +189,7 @@ def prepare_case(case: Case, table: LabelTable, plan: Plan, configuration: Confi
     """Prepare one Case and write it whole."""
     stamps = stamp_files(case)
     volume = read_case_image(case, len(plan.channels))
-    truth = read_case_labels(case, table, volume)
+    truth = _labels_of(case, table, volume)
     image, grid = prepare_image(volume, plan, configuration)
     labels = prepare_labels(truth, grid, len(table), table.ignore_index)
     with folder_written_whole(folder / case.name) as temporary:
@@ -205,6 +206,13 @@ def prepare_case(case: Case, table: LabelTable, plan: Plan, configuration: Confi
             targets=len(table.targets),
             ignores=table.ignore is not None,
         ).save(temporary / "case.json")
+
+
+def _labels_of(case: Case, table: LabelTable, volume: Volume) -> Volume:
+    """The Case's Labels; background everywhere where it has none and the table asks for none."""
+    if case.labels is None and not table.targets:
+        return replace(volume, array=np.zeros(volume.shape, np.uint8))
+    return read_case_labels(case, table, volume)
 
 
 def sample_locations(labels: Labels, table: LabelTable, name: str) -> NDArray[np.int32]:

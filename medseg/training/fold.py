@@ -26,6 +26,7 @@ from medseg.training.mining import ROUND
 from medseg.training.patches import PatchDataset, make_loader
 from medseg.training.recipe import Recipe, build_optimizer
 from medseg.training.recorder import Recorder
+from medseg.training.restoration import RestorationLoss
 from medseg.training.schedule import Schedule
 from medseg.training.watch import Watcher
 
@@ -168,6 +169,8 @@ def new_network(recipe: Recipe) -> nn.Module:
 def new_loss(recipe: Recipe, batch_dice: bool | None = None) -> nn.Module:
     """The loss of a Recipe, over all outputs of its network; ``batch_dice`` replaces the Recipe's."""
     configuration = recipe.configuration
+    if recipe.pretraining is not None:
+        return RestorationLoss()
     return build_loss(
         recipe.training.loss,
         configuration.batch_dice if batch_dice is None else batch_dice,
@@ -194,4 +197,12 @@ def describe_weights(recipe: Recipe, course: Course) -> dict[str, Any]:
         "fold": recipe.fold,
         "mirror_axes": list(recipe.mirror_axes),
         "start": recipe.start.model_dump(mode="json", exclude={"model"}) if recipe.start else None,
-    }
+    } | _about_pretraining(recipe)
+
+
+def _about_pretraining(recipe: Recipe) -> dict[str, Any]:
+    """What the network restores and how that was learned; nothing where it finds structures."""
+    if recipe.pretraining is None:
+        return {}
+    channels = [channel["name"] for channel in recipe.preparation["channels"]]
+    return {"restores": channels, "restored_images": recipe.pretraining.images}

@@ -19,6 +19,7 @@ from medseg.training.dice import patch_dice
 from medseg.training.distillation import Teachers
 from medseg.training.mining import errors_of
 from medseg.training.recipe import Recipe
+from medseg.training.restoration import hide
 from medseg.training.schedule import Schedule
 
 
@@ -30,7 +31,8 @@ class Step:
     """Steps done, this one included."""
     loss: float
     dice: float | None
-    """Foreground Dice of the training patches at full resolution; None where a batch holds no structure."""
+    """Foreground Dice of the training patches at full resolution; None where a batch holds no structure, or none
+    is looked for."""
     learning_rate: float
     errors: tuple[float, ...] = ()
     """1 - Dice of every patch of the whole batch, where hard patches are looked for."""
@@ -76,6 +78,8 @@ def train(
             recipe.labels.outside_index,
             recipe.rgb,
         )
+        if recipe.pretraining is not None:
+            images, labels = hide(images, labels, recipe.pretraining, plan.seed, iteration, fabric.global_rank)
         optimizer.zero_grad(set_to_none=True)
         logits = network(images)
         finest = logits[0] if isinstance(logits, list | tuple) else logits
@@ -91,7 +95,8 @@ def train(
             raise _no_number("gradient", norm, iteration, cases_of)
         optimizer.step()
         errors = _errors(fabric, finest.detach(), labels, recipe) if plan.sampling.hard_patches else ()
-        after_step(Step(iteration + 1, loss.item(), patch_dice(finest.detach(), labels, recipe.labels), rate, errors))
+        dice = None if recipe.pretraining else patch_dice(finest.detach(), labels, recipe.labels)
+        after_step(Step(iteration + 1, loss.item(), dice, rate, errors))
 
 
 def _errors(fabric: lightning_fabric.Fabric, logits: Tensor, labels: Tensor, recipe: Recipe) -> tuple[float, ...]:

@@ -19,6 +19,7 @@ from medseg.errors import CheckpointError, MedsegError
 from medseg.files import hash_content
 from medseg.planning.class_weights import ClassWeights
 from medseg.planning.plan import ConfigurationName, ConfigurationPlan, OptimizerPlan, TrainingPlan
+from medseg.planning.pretraining import Pretraining
 from medseg.training.augmentation_colour import colour_channels
 from medseg.training.schedule import Part
 
@@ -75,6 +76,8 @@ class Recipe(Document):
     """None where it begins with random weights."""
     teacher: Teacher | None = None
     """None where labels alone teach."""
+    pretraining: Pretraining | None = None
+    """What is hidden and restored; None where structures are learned."""
     fold: int | str
     channels: int
     """Of the network's input, those of a cascade's previous labels included."""
@@ -112,8 +115,13 @@ class Recipe(Document):
 
     @property
     def classes(self) -> int:
-        """Output channels of the network."""
-        return self.labels.outputs
+        """Output channels of the network: those of the image where it is restored."""
+        return self.channels if self.pretraining else self.labels.outputs
+
+    @property
+    def watchable_cases(self) -> tuple[str, ...]:
+        """Held-out Cases whose Dice can be watched; none where no structures are learned."""
+        return () if self.pretraining else self.validation_cases
 
     @property
     def mirror_axes(self) -> tuple[int, ...]:

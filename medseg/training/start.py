@@ -43,6 +43,8 @@ def transferred_weights(
         )
     state, description = described_weights(path)
     known = _ends([channel.name for channel in model.plan.channels], model.labels, description.configuration)
+    if description.restores:
+        known = Ends(known.channels, tuple(f"restored {name}" for name in description.restores))
     wanted = _ends(channels, labels, recipe.configuration)
     found = transfer(state, known, new_network(recipe).state_dict(), wanted)
     if not found.fits:
