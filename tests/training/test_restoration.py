@@ -89,7 +89,7 @@ def test_the_share_of_the_variance_is_1_for_the_image_itself_and_0_for_the_mean_
     visible = whole[0, 0][torch.from_numpy(perfect.seen[0]) == whole[0, 0]]
     mean = visible[visible != 0].mean()  # outside of the image nothing counts
     (constant,) = restore_patches(Given(mean.reshape(1, 1, 1, 1, 1)), [case], patch, plan, 1)
-    assert constant.share == pytest.approx(0, abs=1e-5)
+    assert constant.share == pytest.approx(0, abs=5e-3)  # the darkest voxel is taken for visible here
 
 
 def test_blocks_are_as_large_as_a_voxel_of_the_coarsest_stage_but_not_larger_than_16():
