@@ -10,19 +10,16 @@ import sys
 import tempfile
 from pathlib import Path
 
-import numpy as np
-
 from medseg.cases.labels import LabelTable
 from medseg.cases.phantoms import load_recipe, write_phantoms
 from medseg.evaluation.comparison import compare
-from medseg.evaluation.scores import Scores
 from medseg.paths import Workspace
 from medseg.planning.fingerprint import Fingerprint
 from medseg.planning.plan import Plan
 from medseg.planning.presets import load_preset
 from medseg.planning.rules import make_plan
 
-from trials import run
+from trials import dice_of, run
 
 SPEED = 40e9
 """FLOPs per second: two cores, so that an iteration takes about a second and a patch is far smaller than an image."""
@@ -35,13 +32,6 @@ def plan_for(workspace: Workspace, flops_per_second: float) -> None:
     machine = plan.machine.model_copy(update={"flops_per_second": flops_per_second})
     fingerprint, labels = Fingerprint.load(workspace.fingerprint), LabelTable.load(workspace.labels)
     make_plan(fingerprint, labels, load_preset(plan.preset), machine).save(workspace.plan)
-
-
-def dice_of(workspace: Path, configuration: str) -> np.ndarray:
-    """(cases, targets) of fold 0's held-out cases, in order of name."""
-    scores = Scores.load(workspace / configuration / "fold_0" / "scores.json")
-    cases = sorted(scores.cases, key=lambda case: case.case)
-    return np.array([[np.nan if one.dice is None else one.dice for one in case.structures] for case in cases])
 
 
 def benchmark(arguments: list[str]) -> None:
@@ -59,7 +49,7 @@ def benchmark(arguments: list[str]) -> None:
     train += ["device=cpu", *more]
     run(*train, "configuration=3d_lowres", "fold=all")
     run(*train, "configuration=3d_cascade_fullres", "fold=0")
-    tables = {name: dice_of(workspace, name) for name in ("3d_lowres", "3d_cascade_fullres")}
+    tables = {name: dice_of(workspace / name / "fold_0/scores.json") for name in ("3d_lowres", "3d_cascade_fullres")}
     for one in compare(tables, "3d_lowres"):
         difference = "" if one.difference_low is None else f", difference {one.difference:+.4f} "
         interval = "" if one.difference_low is None else f"[{one.difference_low:+.4f}, {one.difference_high:+.4f}]"

@@ -16,9 +16,8 @@ from pathlib import Path
 import numpy as np
 
 from medseg.cases.phantoms import load_recipe, write_phantoms
-from medseg.evaluation.scores import Scores
 
-from trials import described, run
+from trials import described, dice_of, run
 
 OFF = {
     "sampling.balanced": "false",
@@ -43,9 +42,7 @@ def train_and_score(workspace: Path, way: str, seed: int, iterations: str, more:
     """Dice (cases, targets) of fold 0's held-out cases."""
     words = [f"{key}={value}" for key, value in (WAYS[way] | more).items()]
     run("train", f"workspace={workspace}", "restart=true", f"iterations={iterations}", f"seed={seed}", *words)
-    scores = Scores.load(workspace / "3d_fullres/fold_0/scores.json")
-    # A target that neither holds has no Dice and is left out of the means.
-    return np.array([[np.nan if one.dice is None else one.dice for one in case.structures] for case in scores.cases])
+    return dice_of(workspace / "3d_fullres/fold_0/scores.json")
 
 
 def compare(arguments: list[str]) -> None:

@@ -1,9 +1,12 @@
-"""What the benchmarks that train share: a command that has to succeed, and a mean with its interval."""
+"""What the benchmarks that train share: a command that has to succeed, its Dice, and a mean with its interval."""
+
+from pathlib import Path
 
 import numpy as np
 
 from medseg.cli import main
 from medseg.evaluation.bootstrap import interval, resampled_means
+from medseg.evaluation.scores import Scores
 
 
 def run(*words: str) -> None:
@@ -11,6 +14,12 @@ def run(*words: str) -> None:
     code = main(list(words))
     if code:
         raise SystemExit(code)
+
+
+def dice_of(scores: Path) -> np.ndarray:
+    """(cases, targets) of a scores.json, in order of name; nan where neither truth nor prediction holds a target."""
+    cases = sorted(Scores.load(scores).cases, key=lambda case: case.case)
+    return np.array([[np.nan if one.dice is None else one.dice for one in case.structures] for case in cases])
 
 
 def described(values: np.ndarray) -> str:
