@@ -27,7 +27,7 @@ PLANS = {
 """Dimensions, features, strides and kernels."""
 
 
-def plan_of(network: str, plan: str) -> tuple[NetworkPlan, int]:
+def plan_for(network: str, plan: str) -> tuple[NetworkPlan, int]:
     """The plan with as many convolutions or blocks as the network has by default, and its dimensions."""
     dimensions, features, strides, kernels = PLANS[plan]
     encoder, decoder = architecture(network).counts(len(features))
@@ -41,16 +41,16 @@ def plan_of(network: str, plan: str) -> tuple[NetworkPlan, int]:
     ), dimensions
 
 
-def count(network: str, plan: str) -> int:
+def parameters_of(network: str, plan: str) -> int:
     """Parameters for one channel and three classes, background counted; built without memory for them."""
-    network_plan, dimensions = plan_of(network, plan)
+    network_plan, dimensions = plan_for(network, plan)
     with torch.device("meta"):
         built = build_network(network_plan, dimensions, 1, 3)
     return sum(parameter.numel() for parameter in built.parameters())
 
 
 def main() -> None:
-    found = {plan: {network: count(network, plan) for network in BUILDERS} for plan in PLANS}
+    found = {plan: {network: parameters_of(network, plan) for network in BUILDERS} for plan in PLANS}
     Path(__file__).with_name("parameter_counts.json").write_text(json.dumps(found, indent=1) + "\n")
     for plan, counts in found.items():
         print(plan, *(f"  {network:<16}{number:>12,}" for network, number in counts.items()), sep="\n")

@@ -2,10 +2,12 @@
 
 import json
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from golden.make_parameter_counts import PLANS, parameters_of, plan_for
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.flop_counter import FlopCounterMode
@@ -15,6 +17,8 @@ from medseg.networks.build import BUILDERS, build_network
 from medseg.planning.architectures import ARCHITECTURES
 from medseg.planning.memory import forward_flops, parameter_count
 from medseg.planning.plan import NetworkPlan
+
+GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 def a_plan(features=(4, 6, 8), strides=None, kernels=None, deep_supervision=True, convolutions=2, name="unet"):
@@ -280,6 +284,15 @@ def test_the_planner_knows_the_parameters_and_flops_of_every_network(name, dimen
     network = build_network(plan, dimensions, 2, 5).train()
     assert parameter_count(plan, 2, 5) == count(network)
     assert forward_flops(plan, patch, 2, 5) == counted_flops(network, torch.randn(1, 2, *patch))
+
+
+@pytest.mark.parametrize("plan", list(PLANS))
+@pytest.mark.parametrize("name", list(BUILDERS))
+def test_every_network_has_as_many_parameters_as_it_always_had(name, plan):
+    """Otherwise no trained model of it can be read any more; tests/golden/make_parameter_counts.py prints them."""
+    expected = json.loads((GOLDEN / "parameter_counts.json").read_text())[plan][name]
+    assert parameters_of(name, plan) == expected
+    assert parameter_count(plan_for(name, plan)[0], 1, 3) == expected
 
 
 def test_a_residual_block_starts_as_its_shortcut():
