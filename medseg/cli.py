@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "dicom": "segment DICOM studies: a folder, a folder they arrive in, a port or an archive",
     "explain": "what the score of a predicted structure depends on",
     "bundle": "collect trained folds in one folder to carry away",
+    "prune": "cut a trained U-Net++ down to its first levels, with the measured loss",
     "export": "write a model as ONNX or TorchScript for other programs",
     "import": "turn a trained nnU-Net v2 model into a bundle",
     "test": "score a model on the test set that was set aside",
