@@ -22,6 +22,7 @@ COMMANDS: dict[str, str] = {
     "predict": "segment new images with a trained model",
     "dicom": "segment DICOM studies: a folder, a folder they arrive in, a port or an archive",
     "explain": "what the score of a predicted structure depends on",
+    "report": "one web page for an experiment or a folder of predictions, and one for each case",
     "bundle": "collect trained folds in one folder to carry away",
     "prune": "cut a trained U-Net++ down to its first levels, with the measured loss",
     "export": "write a model as ONNX or TorchScript for other programs",

@@ -69,6 +69,14 @@ def folder_written_whole(path: Path) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
 
 
+def require_replaceable(folder: Path, mark: str) -> None:
+    """Raise MedsegError where ``folder`` holds anything but an earlier result, known by its file ``mark``."""
+    if folder.exists() and not (folder / mark).is_file() and (not folder.is_dir() or any(folder.iterdir())):
+        raise MedsegError(
+            f"output={folder} exists and holds no {mark}; nothing was replaced. Choose a new folder with output=DIR."
+        )
+
+
 def _put_in_place(new: Path, path: Path) -> None:
     """Rename a folder to ``path``; one that is there already is moved aside first and deleted afterwards."""
     for _ in range(100):

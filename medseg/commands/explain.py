@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from pydantic import Field, PositiveInt
 
 from medseg.arrays import Mask
@@ -17,16 +18,15 @@ from medseg.cases.case import Case, read_case_image
 from medseg.cases.folds import Folds
 from medseg.cases.formats import read_dataset
 from medseg.commands.console import Bar, say
-from medseg.documents import Document
 from medseg.errors import SettingsError
-from medseg.files import folder_written_whole
+from medseg.explanation.document import Explanation
+from medseg.files import folder_written_whole, require_replaceable
 from medseg.images.formats import write_image
 from medseg.inference.inputs import find_cases
 from medseg.paths import Workspace
 from medseg.settings import Settings, build
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
     from medseg.explanation.case import Window
@@ -71,34 +71,6 @@ class ExplainSettings(Settings):
 SETTINGS = (ExplainSettings,)
 
 
-class Explanation(Document):
-    """``explanation.json``."""
-
-    kind: ClassVar[str] = "explanation"
-
-    case: str
-    label: str
-    method: str
-    layer: str | None = None
-    configuration: str
-    fold: int | str
-    region_voxels: int
-    """Of the region within the patch, on the network's grid."""
-    score: float
-    """Mean logit of the structure over the region."""
-    largest: float
-    """Of the map, as the method gives it."""
-    is_blank: bool
-    """Whether there is no positive evidence at all."""
-    share_in_region: float | None = None
-    """Of the evidence that lies in the region itself; null for a blank map."""
-    share_by_chance: float
-    """The region's share of the patch: what evenly spread evidence would give."""
-    unaccounted: float | None = None
-    """Of Integrated Gradients: the share of the score that the map does not add up to."""
-    sanity: dict[str, Any] | None = None
-
-
 @dataclass(frozen=True)
 class _Asked:
     """What is explained, ready."""
@@ -135,6 +107,7 @@ def run(words: Mapping[str, str]) -> None:
     document = _document(settings, asked, evidence, report)
     name = f"{asked.case.name}_{settings.method}_{model.labels.target_names.index(settings.label) + 1}"
     output = settings.output or model.folder / "explanations" / name
+    require_replaceable(output, "explanation.json")
     with folder_written_whole(output) as folder:
         write_image(folder / "map.nii.gz", values, asked.image)
         document.save(folder / "explanation.json")
@@ -215,14 +188,17 @@ def _document(
 
 
 def _draw(path: Path, asked: _Asked, values: NDArray[np.float32], document: Explanation) -> None:
-    from medseg.explanation.pictures import draw_explanation
+    from medseg.evaluation.heat_pictures import HeatMap, Outlined, draw_heat
+    from medseg.evaluation.palette import COLORS
 
     image = asked.image
     layer = f" at {document.layer}" if document.layer else ""
     told = "shows what the score depends on, not correctness"
     title = f"{document.case}: {document.label}, {document.method}{layer}\n{told}"
     affine = image.affine if image.orientation_known else None
-    draw_explanation(path, image.array[0], asked.region, values, image.spacing, title, affine)
+    evidence = HeatMap("evidence", values, "as the method gives it", "none that is positive")
+    region = Outlined("the region", asked.region.astype(np.uint8), COLORS[1:2])
+    draw_heat(path, image.array[0], region, [evidence], image.spacing, title, affine)
 
 
 def _show(document: Explanation, output: Path) -> None:

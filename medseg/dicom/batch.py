@@ -18,7 +18,7 @@ from pathlib import Path
 
 from medseg import __version__
 from medseg.dicom.record import RunReport, StudyRecord
-from medseg.dicom.run_page import write_page
+from medseg.dicom.run_page import write_run_page
 from medseg.dicom.study import RECORD, Job, Study, failed_record, now, process_study
 from medseg.errors import MedsegError
 from medseg.files import folder_written_whole, require_free_space
@@ -128,7 +128,7 @@ class Batch:
             studies=tuple(self.records[name] for name in sorted(self.records)),
         )
         report.save(self.output / "report.json")
-        write_page(self.output / "report.html", report)
+        write_run_page(self.output / "report.html", report)
         return report
 
 

@@ -23,10 +23,10 @@ def draw_calibration(path: Path, counts: Mapping[str, CalibrationCounts], headin
     figure = Figure(figsize=(4 * len(counts) + 4.2, 4.1), layout="constrained")
     figure.suptitle(heading, color=_INK, fontsize=12)
     *diagrams, last = figure.subplots(1, len(counts) + 1)
-    for ax, (name, one), color in zip(diagrams, counts.items(), (_ORANGE, _BLUE), strict=False):
+    for ax, (name, one), color, style in zip(diagrams, counts.items(), (_ORANGE, _BLUE), ("-", "--"), strict=False):
         _draw_reliability(ax, one.scores(), name, color)
         coverage, risk = one.risk_coverage()
-        last.plot(coverage, risk, color=color, label=f"{name}: area {one.scores().aurc:.4f}")
+        last.plot(coverage, risk, style, color=color, label=f"{name}: area {one.scores().aurc:.4f}")
     last.set(
         title="Error rate of the most certain voxels", xlabel="share of voxels kept", ylabel="error rate", xlim=(0, 1)
     )
@@ -57,5 +57,7 @@ def _draw_reliability(ax: Axes, scores: CalibrationScores, name: str, color: tup
         markersize=3,
         label="share of voxels",
     )
-    ax.set(title=f"{name}: ECE {scores.ece:.4f}", xlabel="confidence", ylabel="accuracy", xlim=(0, 1), ylim=(0, 1.02))
+    ax.set(
+        title=f"{name}: ECE {scores.ece:.4f}", xlabel="confidence", ylabel="accuracy", xlim=(0, 1.03), ylim=(0, 1.02)
+    )
     ax.legend(frameon=False, fontsize=9, loc="upper left")

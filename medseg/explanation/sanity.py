@@ -74,7 +74,7 @@ def check_sanity(target: Target, evidence: Tensor, explain: Callable[[Target], T
     deletion, insertion = _curve(target, evidence, deleting=True), _curve(target, evidence, deleting=False)
     by_chance = [(_area(_curve(target, one, True)), _area(_curve(target, one, False))) for one in orders]
     least, largest = min(one[0] for one in by_chance), max(one[1] for one in by_chance)
-    faithful = _area(deletion) < least and _area(insertion) > largest
+    falls, rises = _area(deletion) < least, _area(insertion) > largest
     return SanityReport(
         randomised=tuple(randomised),
         threshold=_ALIKE,
@@ -85,8 +85,8 @@ def check_sanity(target: Target, evidence: Tensor, explain: Callable[[Target], T
         deletion_area_random=least,
         insertion_area=_area(insertion),
         insertion_area_random=largest,
-        is_faithful=faithful,
-        verdict=_verdict(bool((evidence > 0).any()), depends, faithful),
+        is_faithful=falls and rises,
+        verdict=_verdict(bool((evidence > 0).any()), depends, falls, rises),
     )
 
 
@@ -98,14 +98,15 @@ def rank_correlation(first: Tensor, second: Tensor) -> float:
     return 0.0 if (ranks.std(axis=1) == 0).any() else float(np.corrcoef(ranks)[0, 1])
 
 
-def _verdict(has_evidence: bool, depends: bool, faithful: bool) -> str:
+def _verdict(has_evidence: bool, depends: bool, falls: bool, rises: bool) -> str:
     if not has_evidence:
         return "There is no positive evidence: the map is blank and shows nothing."
-    if depends and faithful:
+    if depends and falls and rises:
         return "The map depends on what was learned, and the score on what it marks. It says nothing about correctness."
     reasons = [] if depends else ["it hardly changes when the network forgets everything it has learned"]
-    reasons += [] if faithful else ["blurring what it marks changes the score no faster than blurring at random"]
-    return f"Do not believe this map: {', and '.join(reasons)}."
+    reasons += [] if falls else ["blurring what it marks lowers the score no faster than blurring at random"]
+    reasons += [] if rises else ["bringing back what it marks raises the score no faster than bringing back at random"]
+    return f"Do not believe this map: {'; '.join(reasons)}."
 
 
 def _randomised(target: Target, share: float, seed: int) -> Target:

@@ -6,33 +6,16 @@ import numpy as np
 import pytest
 
 from medseg.cases.case import read_case_image
-from medseg.cases.folds import Fold, Folds
 from medseg.cases.formats import read_dataset
 from medseg.cli import main
 from medseg.dicom.record import RunReport
 from medseg.images.formats import read_image, read_labels
 from medseg.inference.bundle import open_model
-from medseg.paths import Workspace
 from medseg.uncertainty.calibration import Calibration
 from medseg.uncertainty.case import MAPS, UncertaintySummary
 
 from tiny import write_tiny_workspace
 from tiny_dicom import make_series, save
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    """Five cases in two folds, both trained for a few iterations."""
-    folder = tmp_path_factory.mktemp("calibrated")
-    workspace = Workspace(write_tiny_workspace(folder))
-    names = [f"case_{index:02d}" for index in range(5)]
-    folds = (Fold(validation=tuple(names[:3])), Fold(validation=tuple(names[3:])))
-    Folds(rule="by hand", seed=0, cases={name: name for name in names}, folds=folds).save(workspace.folds)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        assert main(["train", "fold=all", f"workspace={workspace.folder}", "iterations=12", "device=cpu"]) == 0
-        assert main(["calibrate", f"workspace={workspace.folder}", "rate=0.6"]) == 0
-    return workspace
 
 
 def test_held_out_cases_give_temperatures_coverage_and_quality(trained):

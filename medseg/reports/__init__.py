@@ -1,0 +1,1 @@
+"""Pages that tell a person what was measured: one HTML file each, which needs nothing but itself."""
