@@ -72,8 +72,9 @@ def load_teachers(recipe: Recipe, device: torch.device) -> Teachers | None:
             f"{teacher.model} is not the teacher any more with which this training was begun: its weights have "
             "changed. Put the old ones back, or begin anew with restart=true."
         )
-    networks = model.load(name, folds, device, engine="torch").networks
-    return Teachers(networks, recipe.training.distillation, recipe.labels.activation)
+    loaded = model.load(name, folds, device, engine="torch")
+    width = loaded.configuration.network.features[-1]
+    return Teachers(loaded.networks, recipe.training.distillation, recipe.labels.activation, width)
 
 
 def _choose(job: TrainJob, recipe: Recipe, model: Model) -> tuple[str, tuple[Fold, ...]]:

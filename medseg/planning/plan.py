@@ -197,6 +197,8 @@ class DistillationPlan(Record):
     """Share of the loss that the teacher's probabilities have; the labels have the rest."""
     temperature: PositiveFloat = 2.0
     """Logits of both are divided by it, so that small probabilities count."""
+    features: float = Field(default=0.0, ge=0)
+    """Weight of the difference between the two encoders' coarsest maps, which learned adapters translate; 0 is off."""
 
 
 class TrainingPlan(Record):

@@ -44,7 +44,8 @@ def seconds_per_iteration(
     teachers: Teachers | None = None,
 ) -> float:
     """Train a throw-away copy on the real data for about ``seconds`` and return the mean time of an iteration."""
-    network = fabric.to_device(new_network(recipe))
+    network = new_network(recipe)
+    network = fabric.to_device(teachers.student(network, recipe.configuration) if teachers else network)
     optimizer = build_optimizer(network.parameters(), recipe.training.optimizer)
     patches = PatchDataset(prepared, recipe.training_cases, recipe, fabric.global_rank, fabric.world_size)
     # Every process stops by its own clock, so the loss must not wait for the others (as batch Dice does).

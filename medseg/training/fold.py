@@ -66,20 +66,21 @@ def train_fold(
     network = new_network(recipe)
     if first_weights is not None:
         network.load_state_dict(first_weights)
-    optimizer = build_optimizer(network.parameters(), recipe.training.optimizer)
+    student = teachers.student(network, recipe.configuration) if teachers else network
+    optimizer = build_optimizer(student.parameters(), recipe.training.optimizer)
     if fabric.is_global_zero:
         forget_leftovers(folder)
     newest = load_newest(folder, recipe)
-    module, wrapped = fabric.setup(network, optimizer)
+    module, wrapped = fabric.setup(student, optimizer)
     course = newest[0].course if newest else Course()
     if newest is not None:
         # After setup, so that the optimizer's tensors go to the device on which the network now is.
-        restore(*newest, network, optimizer)
+        restore(*newest, student, optimizer)
     set_gradient_scaler(fabric, newest[0].gradient_scaler if newest else None)
 
     def save(course: Course) -> None:
         if fabric.is_global_zero:
-            save_checkpoint(folder, course, recipe, network, optimizer, fabric.strategy.precision.state_dict() or None)
+            save_checkpoint(folder, course, recipe, student, optimizer, fabric.strategy.precision.state_dict() or None)
             recorder.write_log()
 
     schedule = Schedule(recipe.parts, course.decays)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from medseg.errors import MedsegError
 from medseg.training.augment import augment_batch
 from medseg.training.dice import patch_dice
-from medseg.training.distillation import Teachers
+from medseg.training.distillation import Teachers, finest_of, logits_of
 from medseg.training.mining import errors_of
 from medseg.training.recipe import Recipe
 from medseg.training.restoration import hide
@@ -81,11 +81,11 @@ def train(
         if recipe.pretraining is not None:
             images, labels = hide(images, labels, recipe.pretraining, plan.seed, iteration, fabric.global_rank)
         optimizer.zero_grad(set_to_none=True)
-        logits = network(images)
-        finest = logits[0] if isinstance(logits, list | tuple) else logits
-        loss = loss_function(logits, labels)
+        output = network(images)
+        finest = finest_of(output)
+        loss = loss_function(logits_of(output), labels)
         if teachers is not None:
-            loss = teachers.mix(fabric, loss, images, finest)
+            loss = teachers.mix(fabric, loss, images, output)
         if not torch.isfinite(loss):
             raise _no_number("loss", loss, iteration, cases_of)
         fabric.backward(loss)

@@ -5,19 +5,18 @@ Run from the project's folder on a quiet machine: ``python tests/benchmarks/smal
 every seed, the same number of iterations each, and prints the mean Dice of each structure on the other half, and the
 difference to the first way with its 95 % interval (held-out cases resampled, the mean of the seeds each). The patch is
 smaller than a case, as it is in real data, and nothing is mirrored, which would make validation eight times as long.
-Words as for medseg: ``ways=without,proposal``, ``iterations=400``, ``seeds=3``, ``folder=DIR``; all others go to
-``medseg train``.
+Words as for medseg: ``ways=without,proposal``, ``iterations=400``, ``seeds=3``, ``folder=DIR`` (what is done there
+already is not done again); all others go to ``medseg train``.
 """
 
 import sys
-import tempfile
-from pathlib import Path
 
 import numpy as np
 
 from medseg.cases.phantoms import load_recipe, write_phantoms
+from medseg.paths import Workspace
 
-from trials import described, dice_of, run
+from trials import described, folder_of, run, trained
 
 OFF = {
     "sampling.balanced": "false",
@@ -38,32 +37,22 @@ WORDS = {"recipe": "phantom_rare", "ways": "without,proposal", "iterations": "40
 TRAINING = {"device": "cpu", "patch_size": "[24,32,32]", "network.base_features": "8", "mirror_axes": "[]"}
 
 
-def train_and_score(workspace: Path, way: str, seed: int, iterations: str, more: dict[str, str]) -> np.ndarray:
-    """Dice (cases, targets) of fold 0's held-out cases."""
-    words = [f"{key}={value}" for key, value in (WAYS[way] | more).items()]
-    run("train", f"workspace={workspace}", "restart=true", f"iterations={iterations}", f"seed={seed}", *words)
-    return dice_of(workspace / "3d_fullres/fold_0/scores.json")
-
-
 def compare(arguments: list[str]) -> None:
     given = dict(argument.split("=", 1) for argument in arguments)
     words = WORDS | {key: value for key, value in given.items() if key in WORDS}
     more = TRAINING | {key: value for key, value in given.items() if key not in WORDS}
-    place = Path(words["folder"] or tempfile.mkdtemp(prefix="medseg-small-"))
-    recipe = load_recipe(words["recipe"])
-    write_phantoms(recipe, place / "data")
-    run(
-        "plan",
-        f"dataset={place / 'data'}",
-        f"workspace={place / 'W'}",
-        "device=cpu",
-        "folds=2",
-        "small_structures=apply",
-    )
+    place = folder_of(words["folder"], "small")
+    workspace, recipe = Workspace(place / "W"), load_recipe(words["recipe"])
+    if not workspace.plan.is_file():
+        data = write_phantoms(recipe, place / "data")
+        planned = ["device=cpu", "folds=2", "small_structures=apply"]
+        run("plan", f"dataset={data}", f"workspace={workspace.folder}", *planned)
     found: dict[str, list[np.ndarray]] = {way: [] for way in words["ways"].split(",")}
     for seed in range(1, int(words["seeds"]) + 1):
         for way, results in found.items():
-            results.append(train_and_score(place / "W", way, seed, words["iterations"], more))
+            own = [f"{key}={value}" for key, value in (WAYS[way] | more).items()]
+            own += [f"iterations={words['iterations']}", f"seed={seed}"]
+            results.append(trained(workspace, place / f"{way}_{seed}.json", *own))
             print(f"seed {seed}, {way}: {np.nanmean(results[-1], axis=0).round(4)}", flush=True)
     first, *others = found
     cases = len(found[first][0])

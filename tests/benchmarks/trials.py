@@ -1,12 +1,20 @@
-"""What the benchmarks that train share: a command that has to succeed, its Dice, and a mean with its interval."""
+"""What the benchmarks that train share: a command that has to succeed, its Dice, and means with their intervals."""
 
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
+from medseg.cases.dataset import Dataset
+from medseg.cases.folds import Fold, Folds
+from medseg.cases.formats import read_dataset, save_dataset
 from medseg.cli import main
 from medseg.evaluation.bootstrap import interval, resampled_means
 from medseg.evaluation.scores import Scores
+from medseg.paths import Workspace
 
 
 def run(*words: str) -> None:
@@ -16,10 +24,58 @@ def run(*words: str) -> None:
         raise SystemExit(code)
 
 
+def folder_of(word: str, name: str) -> Path:
+    """The folder that was asked for, or a new one."""
+    return Path(word or tempfile.mkdtemp(prefix=f"medseg-{name}-")).resolve()
+
+
+def fewer_cases(workspace: Workspace, held_out: int, labelled: int | None = None) -> None:
+    """Leave labels to so many evenly spaced cases of fold 0's training part (or all), and so many to be held out."""
+    dataset, folds = read_dataset(workspace.dataset), Folds.load(workspace.folds)
+    learned, validation = folds.split(0)
+    training, chosen = _spread(learned, labelled or len(learned)), _spread(validation, held_out)
+    named = {case.name: case for case in dataset.cases}
+    cases = tuple(named[name] for name in sorted((*training, *chosen)))
+    others = tuple(replace(named[name], labels=None) for name in learned if name not in training)
+    save_dataset(Dataset(dataset.name, dataset.channels, dataset.labels, cases, others), workspace.dataset)
+    groups = {case.name: folds.cases[case.name] for case in cases}
+    folds.model_copy(update={"cases": groups, "folds": (Fold(validation=chosen),)}).save(workspace.folds)
+
+
+def _spread(names: Sequence[str], count: int) -> tuple[str, ...]:
+    return tuple(names[i] for i in np.linspace(0, len(names) - 1, count).round().astype(int))
+
+
+def trained(workspace: Workspace, kept: Path, *words: str) -> np.ndarray:
+    """Dice (cases, targets) of the held-out cases of fold 0, trained so.
+
+    Its scores are ``kept`` and not made again; a training that was interrupted goes on.
+    """
+    begun, fold = kept.with_suffix(".begun"), workspace.fold("3d_fullres", 0)
+    if not kept.is_file():
+        goes_on = begun.is_file() and (fold / "recipe.json").is_file()
+        if not goes_on and fold.exists():
+            shutil.rmtree(fold)
+        begun.touch()
+        run("train", f"workspace={workspace.folder}", *(["resume=true"] if goes_on else words))
+        kept.write_bytes((fold / "scores.json").read_bytes())
+    return dice_of(kept)
+
+
 def dice_of(scores: Path) -> np.ndarray:
     """(cases, targets) of a scores.json, in order of name; nan where neither truth nor prediction holds a target."""
     cases = sorted(Scores.load(scores).cases, key=lambda case: case.case)
     return np.array([[np.nan if one.dice is None else one.dice for one in case.structures] for case in cases])
+
+
+def write_differences(title: str, found: Mapping[str, Sequence[np.ndarray]]) -> None:
+    """Print the mean of every way, and its difference to the first; it holds (cases, targets) for each seed."""
+    means = {way: np.nanmean(np.mean(results, axis=0), axis=1) for way, results in found.items()}
+    first, *others = means
+    print(f"\n{title}; {len(means[first])} held-out cases, {len(found[first])} seeds, Dice\n{first:<12}", end="")
+    print(described(means[first]))
+    for way in others:
+        print(f"{way:<12}{described(means[way])}   difference {described(means[way] - means[first])}")
 
 
 def described(values: np.ndarray) -> str:

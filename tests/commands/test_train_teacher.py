@@ -54,6 +54,32 @@ def test_a_light_student_learns_from_a_model_and_says_so(taught, tmp_path, monke
     assert any(not alone[name].equal(tensor) for name, tensor in with_teacher.items())
 
 
+def test_maps_are_matched_too_and_the_adapters_are_resumed_but_not_kept(taught, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    folder = student_of(taught, tmp_path)
+    words = (
+        "iterations=4",
+        "network.name=light",
+        f"teacher={taught / 'W'}",
+        "distillation.features=0.5",
+        "save_every=0",
+    )
+    assert train(folder, *words) == 0
+    fold = folder / "W/3d_fullres/fold_0"
+    state = load_weights(fold / "weights.safetensors")[0]
+    assert all(name.startswith(("encoder.", "decoder.")) for name in state)
+    for leftover in ("weights.safetensors", "checkpoint_0000004.json"):
+        (fold / leftover).unlink()
+    assert any(".adapters." in name for name in load_weights(fold / "checkpoint_0000003.safetensors")[0])
+    assert train(folder, "resume=true") == 0
+    again = load_weights(fold / "weights.safetensors")[0]
+    assert all(again[name].equal(tensor) for name, tensor in state.items())
+
+    assert train(folder, *words[:3], "restart=true") == 0
+    alone = load_weights(fold / "weights.safetensors")[0]
+    assert any(not alone[name].equal(tensor) for name, tensor in state.items())
+
+
 def test_a_teacher_of_other_structures_or_spacing_is_refused(taught, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     folder = student_of(taught, tmp_path)

@@ -4,9 +4,9 @@ import lightning_fabric
 import pytest
 import torch
 
-from medseg.networks.build import build_network
+from medseg.networks.build import BUILDERS, build_network
 from medseg.planning.plan import DistillationPlan
-from medseg.training.distillation import Teachers, divergence_from
+from medseg.training.distillation import Student, Teachers, divergence_from, map_difference
 
 from tiny import tiny_plan
 
@@ -54,16 +54,54 @@ def test_a_student_learns_from_two_teachers_alone_and_leaves_them_as_they_are():
     plan = tiny_plan().configurations["3d_fullres"].network
     networks = [build_network(plan, 3, 1, 3) for _ in range(2)]
     student = build_network(plan.model_copy(update={"name": "attention_unet"}), 3, 1, 3).train()
-    teachers = Teachers(networks, DistillationPlan(weight=1.0), "softmax")
+    teachers = Teachers(networks, DistillationPlan(weight=1.0), "softmax", 8)
     before = [parameter.clone() for network in networks for parameter in network.parameters()]
     fabric = lightning_fabric.Fabric(accelerator="cpu", devices=1)
     optimizer, images, seen = torch.optim.AdamW(student.parameters(), 0.02), torch.randn(2, 1, 8, 8, 8), []
     for _ in range(30):
         optimizer.zero_grad()
-        loss = teachers.mix(fabric, torch.tensor(7.0), images, student(images)[0])
+        loss = teachers.mix(fabric, torch.tensor(7.0), images, student(images))
         loss.backward()
         optimizer.step()
         seen.append(loss.item())
     assert seen[-1] < 0.3 * seen[0]
     after = [parameter for network in networks for parameter in network.parameters()]
     assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+
+
+@pytest.mark.parametrize("name", list(BUILDERS))
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_any_student_learns_a_teachers_coarsest_map_through_an_adapter(name, dimensions):
+    torch.manual_seed(0)
+    (configuration,) = tiny_plan(dimensions).configurations.values()
+    teacher = build_network(configuration.network.model_copy(update={"features": (4, 12)}), dimensions, 1, 3)
+    plan = configuration.network.model_copy(update={"name": name, "features": (4, 8)})
+    configuration = configuration.model_copy(update={"network": plan})
+    teachers = Teachers([teacher, teacher], DistillationPlan(weight=0.0, features=1.0), "softmax", 12)
+    student = teachers.student(build_network(plan, dimensions, 1, 3).train(), configuration)
+    assert isinstance(student, Student)
+    images = torch.randn(2, 1, *((1, 16, 16) if dimensions == 2 else (16, 16, 16)))
+    fabric = lightning_fabric.Fabric(accelerator="cpu", devices=1)
+    loss = teachers.mix(fabric, torch.tensor(0.0), images, student(images))
+    loss.backward()
+    assert all(adapter.weight.grad.any() for adapter in student.adapters)
+    for part, learns in (("encoder", True), ("decoder", False)):
+        gradients = [p.grad for p in student.network.get_submodule(part).parameters() if p.grad is not None]
+        assert any(gradient.any() for gradient in gradients) == learns
+    assert not any(p.requires_grad for p in teacher.parameters())
+
+
+def test_a_map_that_is_the_teachers_but_for_mean_and_variance_is_apart_by_its_own_variance_alone():
+    torch.manual_seed(0)
+    theirs = 3 * torch.randn(2, 4, 5, 6, 7) + 2
+    normed = torch.nn.functional.instance_norm(theirs)
+    assert map_difference(normed, theirs).item() == pytest.approx(0, abs=1e-10)
+    assert map_difference(torch.zeros_like(theirs), theirs).item() == pytest.approx(1, abs=1e-3)
+    coarser = torch.nn.functional.avg_pool3d(normed, 1, (1, 2, 2))
+    assert map_difference(coarser, theirs).isfinite()
+
+
+def test_without_a_weight_for_maps_the_student_is_the_network_itself():
+    configuration = tiny_plan().configurations["3d_fullres"]
+    network = build_network(configuration.network, 3, 1, 3)
+    assert Teachers([network], DistillationPlan(), "softmax", 8).student(network, configuration) is network
