@@ -37,6 +37,9 @@ COMMANDS: dict[str, str] = {
 }
 VERBS: dict[str, dict[str, str]] = {
     "federated": {
+        "init": "keys, certificates, service files and the app of a federation",
+        "serve": "the coordinator, until it is stopped",
+        "join": "a hospital takes part, until it is stopped",
         "check-site": "whether a site's data fit to take part, and what a check tells the others",
     },
 }

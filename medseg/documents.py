@@ -1,12 +1,14 @@
 """The base of everything medseg writes to disk and reads back: typed, frozen, versioned YAML or JSON.
 
 Knows nothing of what the documents say. A file opens with its kind and format number, so that an old or foreign file
-is named as such instead of failing field by field.
+is named as such instead of failing field by field. What people write by hand may be TOML: read, and never written.
 """
 
 from __future__ import annotations
 
 import json
+import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -55,12 +57,12 @@ class Document(Record):
 
     @classmethod
     def from_text(cls, text: str, where: str) -> Self:
-        """Validate YAML or JSON text (JSON is YAML); ``where`` names the source in errors."""
+        """Validate YAML, JSON or TOML text by the suffix of ``where``, which names the source in errors."""
+        language = {".json": "JSON", ".toml": "TOML"}.get(Path(where).suffix, "YAML or JSON")
         try:
-            # The loader is the C build of SafeLoader where there is one, and SafeLoader itself elsewhere.
-            content = json.loads(text) if where.endswith(".json") else yaml.load(text, _FAST_LOADER)  # noqa: S506
+            content = _READERS.get(Path(where).suffix, _read_yaml)(text)
         except (yaml.YAMLError, ValueError) as error:
-            raise cls.error(f"{where} is not readable as YAML or JSON: {' '.join(str(error).split())}") from None
+            raise cls.error(f"{where} is not readable as {language}: {' '.join(str(error).split())}") from None
         if not isinstance(content, dict):
             raise cls.error(f"{where} should hold a document of kind {cls.kind}, but holds {type(content).__name__}.")
         kind, format_number = content.pop("kind", None), content.pop("format", None)
@@ -126,6 +128,14 @@ def _represent_list(dumper: _Dumper, data: list[Any]) -> yaml.Node:
 
 _Dumper.add_representer(list, _represent_list)
 _FAST_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+"""The C build of SafeLoader where there is one, and SafeLoader itself elsewhere."""
+
+
+def _read_yaml(text: str) -> Any:
+    return yaml.load(text, _FAST_LOADER)  # noqa: S506 (both are safe loaders)
+
+
+_READERS: dict[str, Callable[[str], Any]] = {".json": json.loads, ".toml": tomllib.loads}
 
 
 def dump_yaml(content: Any) -> str:

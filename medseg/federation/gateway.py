@@ -1,8 +1,8 @@
 """The only door of a coordinator: TLS in front of a SuperLink, and of all its routes only those that sites need.
 
-Knows nothing of what is carried. Flower's SuperLink has one port for everything and asks no credential of whoever starts
-runs or takes over tasks there; so it listens on loopback, and this stands before it. A request's target is looked up in
-a list and never built from what was sent; headers are passed on by name.
+Knows nothing of what is carried. Flower's SuperLink has one port for everything and asks no credential of whoever
+starts runs or takes over tasks there; so it listens on loopback, and this stands before it. A request's target is
+looked up in a list and never built from what was sent; headers are passed on by name.
 """
 
 from __future__ import annotations
@@ -57,8 +57,8 @@ class Gateway:
     ) -> None:
         """``upstream`` is the SuperLink's address and ``trust`` what verifies it.
 
-        Only ``networks`` may send, everybody where there are none; ``tell`` hears of what was refused, and ``keep`` gets
-        every body that sites send. ``transport`` stands for the network.
+        Only ``networks`` may send, everybody where there are none; ``tell`` hears of what was refused, and ``keep``
+        gets every body that sites send. ``transport`` stands for the network.
         """
         self._upstream, self._networks, self._tell, self._keep = upstream, networks, tell, keep
         # Neither proxies nor certificates from the environment: what sites send goes to loopback and nowhere else.

@@ -7,7 +7,10 @@ dependencies from a public index unless told otherwise; in a hospital none of th
 from __future__ import annotations
 
 import os
+from importlib.util import find_spec
 from pathlib import Path
+
+from medseg.errors import MedsegError
 
 OFFLINE: dict[str, str] = {
     "FLWR_TELEMETRY_ENABLED": "0",
@@ -36,3 +39,9 @@ def child_environment(home: Path, programs: list[Path], proxy: bool = False) -> 
     path = os.pathsep.join([*map(str, programs), "/usr/local/bin", "/usr/bin", "/bin"])
     # HOME too is Flower's own: nothing of the user's settings or credentials is read or written.
     return {**kept, **OFFLINE, "PATH": path, "HOME": str(home), "FLWR_HOME": str(home), "PYTHONUNBUFFERED": "1"}
+
+
+def require_flower() -> None:
+    """Raise MedsegError unless Flower is installed."""
+    if find_spec("flwr") is None:
+        raise MedsegError("Federations of several machines need an extra: pip install 'medseg[federated]'.")

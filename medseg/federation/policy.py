@@ -5,7 +5,7 @@ Knows nothing of how a site works. Every field's default is the strictest that s
 
 from __future__ import annotations
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from medseg.documents import Record
 
@@ -19,5 +19,9 @@ class SitePolicy(Record):
     """Fewest patients over whom anything is counted or averaged before it leaves."""
     max_rounds: PositiveInt = 1000
     """Rounds of training in one run."""
+    max_gigabytes: PositiveFloat = 100
+    """What may leave the site in all its runs together."""
+    max_hours: PositiveFloat = 1000
+    """For how long the site works in all its runs together."""
     decimals: int = Field(default=4, ge=1, le=6)
     """Metrics are rounded to so many decimals before they leave."""
