@@ -5,6 +5,7 @@ Beside a trained model: ``medseg dicom input=DIR output=results``
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from functools import partial
@@ -17,8 +18,9 @@ from medseg.commands.chosen import FoldChoice, chosen_folds
 from medseg.commands.console import Bar, say
 from medseg.commands.predict_uncertainty import trust_in
 from medseg.dicom.archive import Archive, Tls, archive_at
-from medseg.dicom.formats import Format
+from medseg.dicom.formats import IMAGES_NOTE, Format
 from medseg.errors import MedsegError, SettingsError
+from medseg.files import write_text
 from medseg.images.dicom import require_extra
 from medseg.inference.options import DEFAULT_QUALITY, Options, Quality
 from medseg.settings import Bytes, Seconds, Settings, build
@@ -105,6 +107,7 @@ def run(words: Mapping[str, str]) -> int:
 
     with locked(settings.output) as state:
         job = _job(settings, state)
+        _note_images(settings)
         batch = Batch(settings.output, job)
         if settings.send is not None:
             batch.on_done = sending_to(_archive(settings, settings.send), settings.send)
@@ -116,6 +119,13 @@ def run(words: Mapping[str, str]) -> int:
         finally:
             if batch.records:
                 batch.report()
+
+
+def _note_images(settings: DicomSettings) -> None:
+    """For 'medseg view': results do not hold the images. A path may tell a name: none with deidentify=true."""
+    if not settings.deidentify:
+        folder = settings.input or settings.watch or _received(settings)
+        write_text(settings.output / IMAGES_NOTE, json.dumps({"folder": str(folder.resolve())}) + "\n")
 
 
 def _require_closed(settings: DicomSettings) -> None:

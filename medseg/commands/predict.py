@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from medseg.inference.model import Model, Networks
     from medseg.inference.pipeline import Outcome
     from medseg.inference.predict import Prediction
-    from medseg.uncertainty.case import CaseUncertainty
+    from medseg.uncertainty.summary import CaseUncertainty
 
 PICTURES = 5
 
@@ -312,6 +312,7 @@ def _record(
     facts = {
         "model": networks.identity,
         "model_folder": str(model.folder.resolve()),
+        "input": str(settings.input.resolve()),
         "configuration": networks.name,
         "folds": list(networks.folds),
         "averaged_with": {other.name: list(other.folds) for other in networks.beside},

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from medseg.inference.options import Options, Spread
     from medseg.inference.predict import Prediction
     from medseg.uncertainty.calibration import Calibration
-    from medseg.uncertainty.case import CaseUncertainty, Trust
-    from medseg.uncertainty.members import Source
+    from medseg.uncertainty.case import Trust
+    from medseg.uncertainty.summary import CaseUncertainty, Source
 
 _SHOWN = 10
 

@@ -16,3 +16,7 @@ FILES: Mapping[Format, str] = {
     "png": "overlay.png",
 }
 """What each format is called in the folder of a study."""
+TABLE = "labels.yaml"
+"""Names, values and colours of the labels, beside them as NIfTI."""
+IMAGES_NOTE = ".state/images.json"
+"""In the output folder: where the studies were. Not a result; it names a path, and stays."""

@@ -22,7 +22,7 @@ from medseg.cases.labels import LabelTable
 from medseg.dicom.codes import meaning_of
 from medseg.dicom.contours import make_structure_set
 from medseg.dicom.deidentify import mark
-from medseg.dicom.formats import FILES, Format
+from medseg.dicom.formats import FILES, TABLE, Format
 from medseg.dicom.origin import NOT_FOR_CLINICAL_USE, Origin
 from medseg.dicom.parametric_map import make_entropy_map
 from medseg.dicom.segmentation import Segment, make_segmentation, segments_of
@@ -81,6 +81,7 @@ def write_outputs(
     remarks += _write_dicom(folder, found, segments, measured, formats, kind)
     if "nifti" in formats:
         write_labels(folder / FILES["nifti"], found.table.to_values(found.labels), found.image)
+        found.table.save(folder / TABLE)
     if "csv" in formats:
         write_table(folder / FILES["csv"], measured)
     if "png" in formats:

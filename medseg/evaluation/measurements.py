@@ -63,7 +63,7 @@ def measure_structure(
     name: str,
     mask: Mask,
     affine: Affine,
-    image: NDArray[np.floating] | None = None,
+    image: NDArray[np.number] | None = None,
     channels: Sequence[str] = (),
     entropy: NDArray[np.floating] | None = None,
     volume_interval: VolumeInterval | None = None,
@@ -98,7 +98,7 @@ def measure_structure(
     )  # fmt: skip
 
 
-def _intensities(channel: str, values: NDArray[np.floating]) -> Intensities:
+def _intensities(channel: str, values: NDArray[np.number]) -> Intensities:
     return Intensities(
         channel=channel,
         mean=float(values.mean(dtype=np.float64)),

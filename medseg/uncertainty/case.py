@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 import torch
@@ -16,21 +15,27 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medseg.cases.labels import LabelTable
-from medseg.documents import Document, Record
 from medseg.inference.decision import decide, decision_of
 from medseg.inference.entropy import entropy_of
 from medseg.inference.restore import crop_view
 from medseg.preprocessing.grid import Grid
 from medseg.uncertainty.calibration import Calibration
 from medseg.uncertainty.conformal import Limits, volume_interval
-from medseg.uncertainty.members import CHANNELS, Source, finish_spread, join_configurations, with_spread
+from medseg.uncertainty.members import CHANNELS, finish_spread, join_configurations, with_spread
 from medseg.uncertainty.structures import (
     StructureCounts,
-    StructureEstimate,
     reaches,
     review_score,
     target_masks,
     target_probabilities,
+)
+from medseg.uncertainty.summary import (
+    CaseUncertainty,
+    Guaranteed,
+    Source,
+    StructureEstimate,
+    StructureUncertainty,
+    UncertaintySummary,
 )
 from medseg.uncertainty.temperature import tempered
 
@@ -39,44 +44,6 @@ MAPS = ("entropy", "aleatoric", "epistemic", "variance")
 OUTER, INNER = 1, 2
 """In a map of contours: within the outer one only, and within the inner one."""
 _NOTHING = torch.zeros(())
-
-
-class Guaranteed(Record):
-    """What holds at the chosen rate, each statement by itself; null where there were too few held-out Cases."""
-
-    volume_low_ml: float | None
-    volume_high_ml: float | None
-    dice_low: float | None
-
-
-class StructureUncertainty(Record):
-    """One structure of one Case."""
-
-    estimate: StructureEstimate
-    guaranteed: Guaranteed | None = None
-    """Only with a calibrated model."""
-
-
-class CaseUncertainty(Record):
-    """One Case."""
-
-    case: str
-    review_score: float
-    """0 to 1, the most urgent first: 1 minus the lowest expected Dice."""
-    structures: tuple[StructureUncertainty, ...]
-
-
-class UncertaintySummary(Document):
-    """``uncertainty.json``: every Case of one run, the most urgent first."""
-
-    kind: ClassVar[str] = "uncertainty"
-
-    source: Source
-    is_calibrated: bool
-    rate: float | None = None
-    """Of what is guaranteed; only with a calibrated model."""
-    assumption: str | None = None
-    cases: tuple[CaseUncertainty, ...]
 
 
 @dataclass(frozen=True)

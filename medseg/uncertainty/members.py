@@ -10,16 +10,12 @@ negative.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch import Tensor
 
 from medseg.cases.labels import LabelTable
 from medseg.inference.entropy import entropy_of
-
-Source = Literal["tta", "ensemble"]
-
 
 CHANNELS = 2
 """Numbers of a voxel that come behind its probabilities."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from medseg.cases.labels import LabelTable
-from medseg.documents import Record
+from medseg.uncertainty.summary import StructureEstimate
 
 _STEP, _LARGEST = 0.01, 16.0
 """Of the histograms, in logits; in single precision no probability below 1 has a logit above 16.6."""
@@ -27,24 +27,6 @@ BINS = round(2 * _LARGEST / _STEP)
 EDGES: NDArray[np.float64] = np.linspace(-_LARGEST, _LARGEST, BINS + 1)
 """Logits between the bins. The first stands for everything below it as well, the last for nothing at all."""
 CREDIBLE = 0.9
-
-
-class StructureEstimate(Record):
-    """One structure of one Case."""
-
-    name: str
-    prediction_ml: float
-    """Volume of the predicted labels."""
-    expected_ml: float
-    """Sum of the probabilities."""
-    low_ml: float
-    """Lower end of the volume's 90 % credible interval: what is in the structure with 95 % probability."""
-    high_ml: float
-    """Upper end: what is in it with 5 % probability."""
-    presence: float
-    """Probability that it is there at all: the largest of any voxel."""
-    expected_dice: float | None = None
-    """Estimate of the prediction's Dice; null where nothing was found and nothing seems missed."""
 
 
 def target_probabilities(probabilities: Tensor, table: LabelTable) -> Tensor:

@@ -12,7 +12,8 @@ from medseg.dicom.record import RunReport
 from medseg.images.formats import read_image, read_labels
 from medseg.inference.bundle import open_model
 from medseg.uncertainty.calibration import Calibration
-from medseg.uncertainty.case import MAPS, UncertaintySummary
+from medseg.uncertainty.case import MAPS
+from medseg.uncertainty.summary import UncertaintySummary
 
 from tiny import write_tiny_workspace
 from tiny_dicom import make_series, save

@@ -70,7 +70,7 @@ def test_a_study_that_fails_does_not_stop_the_others(tmp_path, model, capsys):
     assert content["files"] == {"used": 12, "refused": 5, "skipped": 1}
     done = [study for study in content["studies"] if study["status"] == "done"]
     for study in done:
-        names = {"segmentation.dcm", "report.dcm", "labels.nii.gz", "measurements.csv", "overlay.png"}
+        names = {"segmentation.dcm", "report.dcm", "labels.nii.gz", "labels.yaml", "measurements.csv", "overlay.png"}
         assert {path.name for path in (tmp_path / "out" / study["study"]).iterdir()} == {*names, "study.json"}
     assert not (tmp_path / "out" / failed["study"]).exists()
     assert not list((tmp_path / "out").glob(".partial*"))

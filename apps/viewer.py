@@ -1,0 +1,24 @@
+"""The clinicians' viewer: ``medseg view``, or ``streamlit run apps/viewer.py -- input=DIR``.
+
+Words behind ``--`` say what to look at (``medseg view help`` lists them); without any it is the workspace last used
+from this folder. The pages lie in ``viewer/``; what they show is computed in ``medseg.review``.
+"""
+
+import sys
+from pathlib import Path
+
+ROOM = Path(__file__).resolve().parent / "viewer"
+sys.path[:0] = [] if str(ROOM) in sys.path else [str(ROOM)]
+
+import streamlit as st  # noqa: E402
+from texts import text  # noqa: E402
+
+st.set_page_config(page_title="medseg", page_icon=":material/radiology:", layout="wide")
+st.navigation(
+    [
+        st.Page(ROOM / "reading.py", title=text("page.reading"), icon=":material/visibility:", default=True),
+        st.Page(ROOM / "records.py", title=text("page.records"), icon=":material/fact_check:"),
+        st.Page(ROOM / "guide.py", title=text("page.guide"), icon=":material/help:"),
+    ],
+    position="top",
+).run()

@@ -1,0 +1,55 @@
+"""A picture of one plane that answers to click, wheel, arrow keys and a resting pointer.
+
+Knows nothing of medicine. A few dozen lines of JavaScript around an image; what is shown as text is set as text, never
+as HTML. Streamlit's own image can't tell where it was clicked.
+"""
+
+import base64
+import io
+from collections.abc import Callable
+from pathlib import Path
+
+import streamlit as st
+from PIL import Image
+
+from medseg.review.slices import Picture
+
+_ASSETS = Path(__file__).resolve().parent / "assets"
+
+
+@st.cache_resource
+def _mount():
+    return st.components.v2.component(
+        "medseg_picture",
+        html='<figure><img alt="" draggable="false"><figcaption></figcaption></figure>',
+        css=(_ASSETS / "picture.css").read_text(encoding="utf-8"),
+        js=(_ASSETS / "picture.js").read_text(encoding="utf-8"),
+    )
+
+
+def encode(picture: Picture, kind: str = "JPEG") -> bytes:
+    """The picture as the bytes of a JPEG (colours at full resolution) or PNG file."""
+    stream = io.BytesIO()
+    more = {"quality": 90, "subsampling": 0} if kind == "JPEG" else {}
+    Image.fromarray(picture).save(stream, kind, **more)
+    return stream.getvalue()
+
+
+def show_picture(
+    picture: Picture,
+    key: str,
+    alt: str,
+    readout: str,
+    on_clicked: Callable[[], None],
+    on_scrolled: Callable[[], None],
+    on_rested: Callable[[], None],
+) -> None:
+    """Show it; ``st.session_state[key]`` then holds ``clicked``, ``scrolled`` or ``rested`` while a callback runs."""
+    source = "data:image/jpeg;base64," + base64.b64encode(encode(picture)).decode()
+    _mount()(
+        key=key,
+        data={"source": source, "alt": alt, "readout": readout},
+        on_clicked_change=on_clicked,
+        on_scrolled_change=on_scrolled,
+        on_rested_change=on_rested,
+    )

@@ -1,0 +1,69 @@
+"""What the reader thinks of a label map: accepted, rejected or to be edited, how hard it was, and why."""
+
+import streamlit as st
+from opened import refresh
+from texts import plain, text
+
+from medseg.errors import MedsegError
+from medseg.files import hash_file
+from medseg.review.case import Finding, ReviewCase
+from medseg.review.records import DIFFICULTIES, STATUSES, Review, ReviewLog
+
+
+def show_review(case: ReviewCase, finding: Finding | None, reviews: ReviewLog) -> None:
+    """Draw the form and the reviews so far."""
+    if finding is None:
+        return
+    st.subheader(text("review.title"))
+    with st.form(f"review_{case.name}", clear_on_submit=False):
+        status = st.segmented_control(
+            text("review.status"), STATUSES, format_func=lambda one: text(f"status.{one}"), key=f"verdict_{case.name}"
+        )
+        difficulty = st.segmented_control(
+            text("review.difficulty"),
+            DIFFICULTIES,
+            default="medium",
+            required=True,
+            format_func=lambda one: text(f"difficulty.{one}"),
+            key=f"difficulty_{case.name}",
+        )
+        comment = st.text_area(text("review.comment"), key=f"comment_{case.name}", height=80)
+        reviewer = st.text_input(text("review.reviewer"), st.session_state.get("medseg_reviewer", ""), key="reviewer")
+        sent = st.form_submit_button(text("review.save"), type="primary", width="stretch")
+    if sent:
+        _save(case, finding, reviews, (status, difficulty, comment, reviewer))
+    for review in reversed(reviews.all(case.name)):
+        st.caption(
+            text(
+                "review.line", status=text(f"status.{review.status}"), reviewer=plain(review.reviewer), time=review.time
+            )
+        )
+        if review.comment:
+            st.text(review.comment)
+
+
+def _save(
+    case: ReviewCase, finding: Finding, reviews: ReviewLog, given: tuple[str | None, str | None, str, str]
+) -> None:
+    status, difficulty, comment, reviewer = given
+    if status is None:
+        st.warning(text("review.no_status"))
+        return
+    try:
+        reviews.add(
+            Review(
+                case=case.name,
+                finding=finding.name,
+                labels=hash_file(finding.labels),
+                status=status,  # type: ignore[arg-type]
+                difficulty=difficulty or "medium",  # type: ignore[arg-type]
+                comment=comment,
+                reviewer=reviewer,
+            )
+        )
+    except (MedsegError, OSError) as error:
+        st.error(plain(error))
+        return
+    st.session_state["medseg_reviewer"] = reviewer
+    refresh()
+    st.rerun()

@@ -1,0 +1,63 @@
+"""The worklist: Cases in the order in which somebody should look at them, filtered by words and by status.
+
+Knows nothing of pages. The most urgent come first: by how unsure the model was, then those nobody has asked about.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from medseg.review.case import ReviewCase
+from medseg.review.records import Review, Status
+
+State = Literal["open"] | Status
+"""open: nobody has reviewed it."""
+Order = Literal["urgency", "name"]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of the worklist."""
+
+    case: ReviewCase
+    review: Review | None = None
+
+    @property
+    def status(self) -> State:
+        return "open" if self.review is None else self.review.status
+
+    @property
+    def urgency(self) -> float | None:
+        return self.case.urgency
+
+    def says(self, words: Sequence[str]) -> bool:
+        """Whether every word stands somewhere in its name, description, comment or reviewer."""
+        review = self.review
+        told = (review.comment, review.reviewer, review.status) if review is not None else ()
+        text = " ".join((self.case.name, self.case.description, *told)).casefold()
+        return all(word.casefold() in text for word in words)
+
+
+def worklist(
+    cases: Sequence[ReviewCase],
+    reviews: Mapping[str, Review],
+    search: str = "",
+    status: State | None = None,
+    order: Order = "urgency",
+) -> list[Row]:
+    """The lines that match, in order."""
+    rows = [Row(case, reviews.get(case.name)) for case in cases]
+    found = [row for row in rows if row.says(search.split()) and status in (None, row.status)]
+    if order == "name":
+        return sorted(found, key=lambda row: row.case.name)
+    return sorted(found, key=lambda row: (row.urgency is None, -(row.urgency or 0.0), row.case.name))
+
+
+def neighbour(rows: Sequence[Row], name: str, step: int) -> str:
+    """The case ``step`` lines further, or the same at an end of the list."""
+    names = [row.case.name for row in rows]
+    if name not in names:
+        return names[0] if names else name
+    return names[min(max(names.index(name) + step, 0), len(names) - 1)]
