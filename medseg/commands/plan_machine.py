@@ -22,7 +22,8 @@ _CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 def settle_machine(device: Device, memory: int | None, preset: Preset, workspace: Workspace, anew: bool) -> Machine:
-    """What the plan is made for. Presets of a fixed size fit any machine alike; the others measure this one.
+    """What the plan is made for. Presets of a fixed size fit any machine alike; the others measure this one, those for
+    CPUs its CPU, whatever else it has.
 
     What an earlier plan in the workspace measured on the same processor is taken from there, unless ``anew``.
     """
@@ -30,7 +31,7 @@ def settle_machine(device: Device, memory: int | None, preset: Preset, workspace
         return Machine(device="any")
     from medseg.inference.devices import choose_device
 
-    chosen = choose_device(device)
+    chosen = choose_device("cpu" if preset.sized_for == "cpu" else device)
     processor = _processor_of(chosen)
     earlier = None if anew else _earlier(workspace, chosen.type, processor, preset)
     if earlier is None:

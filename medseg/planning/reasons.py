@@ -89,7 +89,7 @@ def channel_reasons(channels: tuple[ChannelPlan, ...], fingerprint: Fingerprint,
 
 def machine_reasons(preset: Preset) -> dict[str, str]:
     """What was measured, and whether it mattered."""
-    used = preset.sized_for == "machine"
+    used = preset.sized_for != "reference"
     return {
         "machine.device": "found on this machine"
         if used

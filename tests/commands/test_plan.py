@@ -5,10 +5,13 @@ import pytest
 from medseg.cases.folds import Folds
 from medseg.cases.formats import read_dataset, save_dataset
 from medseg.cli import main
+from medseg.commands.plan_machine import settle_machine
 from medseg.evaluation.scores import Scores
 from medseg.images.formats import read_image, write_image
 from medseg.paths import Workspace
 from medseg.planning.plan import Plan
+from medseg.planning.presets import load_preset
+from medseg.planning.rules import means_of
 
 from tiny import write_tiny_dataset
 
@@ -123,3 +126,12 @@ def test_without_a_test_set_one_sentence_says_how_to_get_one(dataset, capsys):
     plan(dataset)
     assert main(["test", "workspace=work"]) == 2
     assert "Set one aside with 'medseg plan test=0.2'" in capsys.readouterr().err
+
+
+def test_a_preset_for_cpus_keeps_within_a_memory_on_a_machine_with_a_gpu(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    machine = settle_machine("auto", 3_000_000_000, load_preset("cpu"), Workspace(tmp_path), False)
+    assert (machine.device, machine.memory_bytes) == ("cpu", 3_000_000_000)
+    means = means_of(load_preset("cpu"), machine, None)
+    assert means.memory_bytes == int(means.memory_share * 3_000_000_000)
+    assert means.speed_is_measured
