@@ -57,7 +57,7 @@ SETTINGS = (CompareSettings,)
 
 
 def run(words: Mapping[str, str]) -> None:
-    """Train what is not trained yet, measure it, and write ``comparison.json``, ``comparison.csv`` and a picture."""
+    """Train what is not trained yet, measure it, and write ``comparison.json``, ``.csv``, ``.md`` and a picture."""
     settings = build(CompareSettings, words)
     comparison = _read(settings)
     members = members_of(comparison)
@@ -117,10 +117,11 @@ def _measure(comparison: Comparison, members: list[Member], bar: Bar) -> Trials:
 
 def _write(comparison: Comparison, found: Trials) -> None:
     from medseg.evaluation.trial_pictures import draw_trials
-    from medseg.evaluation.trials import write_trials
+    from medseg.evaluation.trials import write_table, write_trials
 
     found.save(comparison.folder / "comparison.json")
     write_trials(comparison.folder / "comparison.csv", found)
+    write_table(comparison.folder / "comparison.md", found)
     draw_trials(comparison.folder / "comparison.png", found)
 
 

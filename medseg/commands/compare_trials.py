@@ -46,7 +46,8 @@ class Comparison:
         iterations = self.iterations or (None if self.budget is not None else training.iterations)
         if iterations:
             return f"{iterations} iterations"
-        return f"{self.budget or training.budget or 0:g} s"
+        seconds = self.budget or training.budget or 0
+        return f"{seconds:g} s" if seconds < 60 else f"{seconds / 60:.3g} min"
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ import numpy as np
 from medseg.documents import Document, Record
 from medseg.evaluation.comparison import Compared, DiceTable, compare, holm
 from medseg.evaluation.scores import Scores
-from medseg.files import written_whole
+from medseg.files import write_text, written_whole
 
 Metric = Literal["dice", "hd95_mm", "nsd"]
 METRICS: tuple[Metric, ...] = ("dice", "hd95_mm", "nsd")
@@ -91,7 +91,7 @@ def _table(scores: Scores, metric: Metric) -> DiceTable:
 
 
 def as_rows(found: Trials) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of the table that people see."""
+    """Columns and rows of the table that people see; iterations only where a time has given each its own."""
     columns = ["loss" if found.compared == "losses" else "network", "Dice [95 %]", "difference [95 %]", "p"]
     columns += [
         "HD95 mm",
@@ -102,7 +102,12 @@ def as_rows(found: Trials) -> tuple[list[str], list[list[str]]]:
         "CPU s/iteration" if found.device == "cpu" else "s/iteration",
         "s/case",
     ]
-    return columns, [_row(found, trial) for trial in found.trials]
+    rows = [_row(found, trial) for trial in found.trials]
+    done = [tuple(trial.iterations.values()) for trial in found.trials]
+    if len(set(done)) == 1:
+        return columns, rows
+    told = [f"{np.mean(iterations):,.0f}" for iterations in done]
+    return [*columns, "iterations"], [[*row, count] for row, count in zip(rows, told, strict=True)]
 
 
 def _row(found: Trials, trial: Trial) -> list[str]:
@@ -125,6 +130,13 @@ def _row(found: Trials, trial: Trial) -> list[str]:
         f"{seconds:.2f}{'*' if trial.resumed else ''}",
         f"{trial.seconds_per_case:.2f}",
     ]
+
+
+def write_table(path: Path, found: Trials) -> None:
+    """The table that people see as Markdown, to paste into a report."""
+    columns, rows = as_rows(found)
+    lines = (columns, ["---"] * len(columns), *rows)
+    write_text(path, "".join(f"| {' | '.join(line)} |\n" for line in lines))
 
 
 def write_trials(path: Path, found: Trials) -> None:

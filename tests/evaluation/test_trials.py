@@ -8,7 +8,7 @@ from medseg.evaluation.comparison import holm
 from medseg.evaluation.metrics import score_case
 from medseg.evaluation.scores import summarise
 from medseg.evaluation.trial_pictures import draw_trials
-from medseg.evaluation.trials import METRICS, Trial, Trials, as_rows, compare_metric, write_trials
+from medseg.evaluation.trials import METRICS, Trial, Trials, as_rows, compare_metric, write_table, write_trials
 
 TABLE = LabelTable(labels=(Label(name="background", value=0), Label(name="ball", value=1)))
 
@@ -85,3 +85,18 @@ def test_table_csv_and_picture_show_every_choice(tmp_path):
     assert (tmp_path / "one.png").read_bytes().startswith(b"\x89PNG")
     found.save(tmp_path / "one.json")
     assert Trials.load(tmp_path / "one.json") == found
+
+
+def test_the_table_tells_iterations_where_a_time_has_given_each_its_own(tmp_path):
+    _, found = trials()
+    columns, _ = as_rows(found)
+    assert "iterations" not in columns
+    first, second = found.trials
+    timed = found.model_copy(update={"trials": (first, second.model_copy(update={"iterations": {1: 1500, 2: 1501}}))})
+    columns, rows = as_rows(timed)
+    assert columns[-1] == "iterations"
+    assert [row[-1] for row in rows] == ["10", "1,500"]
+    write_table(tmp_path / "table.md", timed)
+    lines = (tmp_path / "table.md").read_text().splitlines()
+    assert [line.count("|") for line in lines] == [len(columns) + 1] * 4
+    assert lines[1].strip("| ").startswith("---")
