@@ -126,12 +126,12 @@ def _write(comparison: Comparison, found: Trials) -> None:
 
 
 def _show(comparison: Comparison, found: Trials) -> None:
-    from medseg.evaluation.trials import as_rows
+    from medseg.evaluation.trials import cost_rows, quality_rows
 
     seeds = f", {len(comparison.seeds)} seeds" if len(comparison.seeds) > 1 else ""
     title = f"{len(found.cases)} held-out cases of fold {found.fold}, {found.configuration}, {found.budget} each{seeds}"
-    columns, rows = as_rows(found)
-    table(title, columns, rows)
+    table(title, *quality_rows(found))
+    table(f"What each costs ({found.device})", *cost_rows(found))
     better = [one.name for one in found.trials if one.metrics["dice"].is_better_than_chance]
     told = f"{', '.join(better)}: better than" if better else "None is better than"
     say(f"{told} {found.reference} by more than chance on these cases (Dice; p by Wilcoxon's test, Holm's correction).")

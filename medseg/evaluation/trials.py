@@ -20,6 +20,7 @@ from medseg.evaluation.scores import Scores
 from medseg.files import write_text, written_whole
 
 Metric = Literal["dice", "hd95_mm", "nsd"]
+_ONE = {"networks": "network", "losses": "loss"}
 METRICS: tuple[Metric, ...] = ("dice", "hd95_mm", "nsd")
 
 
@@ -90,52 +91,52 @@ def _table(scores: Scores, metric: Metric) -> DiceTable:
     return np.array([[np.nan if value is None else value for value in row] for row in values], dtype=np.float64)
 
 
-def as_rows(found: Trials) -> tuple[list[str], list[list[str]]]:
-    """Columns and rows of the table that people see; iterations only where a time has given each its own."""
-    columns = ["loss" if found.compared == "losses" else "network", "Dice [95 %]", "difference [95 %]", "p"]
-    columns += [
-        "HD95 mm",
-        "NSD",
-        "ECE",
-        "parameters",
-        "memory",
-        "CPU s/iteration" if found.device == "cpu" else "s/iteration",
-        "s/case",
-    ]
-    rows = [_row(found, trial) for trial in found.trials]
-    done = [tuple(trial.iterations.values()) for trial in found.trials]
-    if len(set(done)) == 1:
-        return columns, rows
-    told = [f"{np.mean(iterations):,.0f}" for iterations in done]
-    return [*columns, "iterations"], [[*row, count] for row, count in zip(rows, told, strict=True)]
+def quality_rows(found: Trials) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the table that says how good each choice is."""
+    columns = [_ONE[found.compared], "Dice [95 %]", "difference [95 %]", "p", "HD95 mm", "NSD", "ECE"]
+    return columns, [_quality(found, trial) for trial in found.trials]
 
 
-def _row(found: Trials, trial: Trial) -> list[str]:
-    dice = trial.metrics["dice"]
-    is_reference = trial.name == found.reference
-    difference = "-" if is_reference else f"{dice.difference:+.3f}{_span(dice.difference_low, dice.difference_high)}"
-    memory = "-" if trial.peak_memory_bytes is None else f"{trial.peak_memory_bytes / 1e6:.0f} MB"
-    seconds = trial.cpu_seconds_per_iteration or trial.seconds_per_iteration
-    hd95, nsd = trial.metrics.get("hd95_mm"), trial.metrics.get("nsd")
+def cost_rows(found: Trials) -> tuple[list[str], list[list[str]]]:
+    """Columns and rows of the table that says what each choice costs; iterations are the mean over seeds."""
+    seconds = "CPU s/iteration" if found.device == "cpu" else "s/iteration"
+    columns = [_ONE[found.compared], "iterations", seconds, "s/case", "parameters", "memory"]
+    return columns, [_cost(trial) for trial in found.trials]
+
+
+def _quality(found: Trials, trial: Trial) -> list[str]:
+    dice, hd95, nsd = trial.metrics["dice"], trial.metrics.get("hd95_mm"), trial.metrics.get("nsd")
+    difference = f"{dice.difference:+.3f}{_span(dice.difference_low, dice.difference_high)}"
     return [
         trial.name,
         f"{dice.dice:.3f}{_span(dice.low, dice.high)}",
-        difference,
+        "-" if trial.name == found.reference else difference,
         "-" if dice.p_value is None else f"{dice.p_value:.2g}",
         "-" if hd95 is None else f"{hd95.dice:.2f}",
         "-" if nsd is None else f"{nsd.dice:.3f}",
         f"{trial.ece:.3f}",
-        f"{trial.parameters / 1e6:.2f} M",
-        memory,
+    ]
+
+
+def _cost(trial: Trial) -> list[str]:
+    seconds = trial.cpu_seconds_per_iteration or trial.seconds_per_iteration
+    return [
+        trial.name,
+        f"{np.mean(list(trial.iterations.values())):,.0f}",
         f"{seconds:.2f}{'*' if trial.resumed else ''}",
         f"{trial.seconds_per_case:.2f}",
+        f"{trial.parameters / 1e6:.2f} M",
+        "-" if trial.peak_memory_bytes is None else f"{trial.peak_memory_bytes / 1e6:.0f} MB",
     ]
 
 
 def write_table(path: Path, found: Trials) -> None:
-    """The table that people see as Markdown, to paste into a report."""
-    columns, rows = as_rows(found)
-    lines = (columns, ["---"] * len(columns), *rows)
+    """Both tables as one in Markdown, to paste into a report."""
+    columns, rows = quality_rows(found)
+    more, costs = cost_rows(found)
+    columns = [*columns, *more[1:]]
+    joined = [[*row, *cost[1:]] for row, cost in zip(rows, costs, strict=True)]
+    lines = (columns, ["---"] * len(columns), *joined)
     write_text(path, "".join(f"| {' | '.join(line)} |\n" for line in lines))
 
 

@@ -8,7 +8,16 @@ from medseg.evaluation.comparison import holm
 from medseg.evaluation.metrics import score_case
 from medseg.evaluation.scores import summarise
 from medseg.evaluation.trial_pictures import draw_trials
-from medseg.evaluation.trials import METRICS, Trial, Trials, as_rows, compare_metric, write_table, write_trials
+from medseg.evaluation.trials import (
+    METRICS,
+    Trial,
+    Trials,
+    compare_metric,
+    cost_rows,
+    quality_rows,
+    write_table,
+    write_trials,
+)
 
 TABLE = LabelTable(labels=(Label(name="background", value=0), Label(name="ball", value=1)))
 
@@ -74,7 +83,7 @@ def test_holm_corrects_for_the_number_of_tests():
 
 def test_table_csv_and_picture_show_every_choice(tmp_path):
     _, found = trials()
-    columns, rows = as_rows(found)
+    columns, rows = quality_rows(found)
     assert all(len(row) == len(columns) for row in rows)
     assert rows[0][0] == "good"
     assert rows[0][2].startswith("+0.")
@@ -87,16 +96,13 @@ def test_table_csv_and_picture_show_every_choice(tmp_path):
     assert Trials.load(tmp_path / "one.json") == found
 
 
-def test_the_table_tells_iterations_where_a_time_has_given_each_its_own(tmp_path):
+def test_costs_are_a_table_of_their_own_and_both_are_one_in_markdown(tmp_path):
     _, found = trials()
-    columns, _ = as_rows(found)
-    assert "iterations" not in columns
-    first, second = found.trials
-    timed = found.model_copy(update={"trials": (first, second.model_copy(update={"iterations": {1: 1500, 2: 1501}}))})
-    columns, rows = as_rows(timed)
-    assert columns[-1] == "iterations"
-    assert [row[-1] for row in rows] == ["10", "1,500"]
-    write_table(tmp_path / "table.md", timed)
+    columns, rows = cost_rows(found)
+    assert all(len(row) == len(columns) for row in rows)
+    assert [row[columns.index("iterations")] for row in rows] == ["10", "10"]
+    write_table(tmp_path / "table.md", found)
     lines = (tmp_path / "table.md").read_text().splitlines()
-    assert [line.count("|") for line in lines] == [len(columns) + 1] * 4
+    assert [line.count("|") for line in lines] == [len(columns) + len(quality_rows(found)[0])] * 4
     assert lines[1].strip("| ").startswith("---")
+    assert lines[2].startswith("| good |")
