@@ -6,6 +6,7 @@ are rounded; of an error only its code leaves. Rule: D17 of the project's notes,
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from medseg.errors import SiteError
 from medseg.federation.messages import JSON, Arrays, Reply, Request
 from medseg.federation.policy import SitePolicy
 
+_SHA256 = re.compile(r"[0-9a-f]{64}")
 _CODE = re.compile(r"[a-z][a-z0-9-]{0,63}")
 
 
@@ -29,6 +31,26 @@ class Answer:
 
 def _count(value: JSON, _: SitePolicy) -> JSON:
     if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+        raise SiteError("not-released")
+    return value
+
+
+def _metric(value: JSON, policy: SitePolicy) -> JSON:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
+        raise SiteError("not-released")
+    return round(float(value), policy.decimals)
+
+
+def _metrics(value: JSON, policy: SitePolicy) -> JSON:
+    if value is not None and not isinstance(value, list):
+        raise SiteError("not-released")
+    return None if value is None else [_metric(number, policy) for number in value]
+
+
+def _sha256(value: JSON, _: SitePolicy) -> JSON:
+    if not isinstance(value, str) or not _SHA256.fullmatch(value):
         raise SiteError("not-released")
     return value
 
@@ -57,10 +79,20 @@ Field = Callable[[JSON, SitePolicy], JSON]
 
 HEADERS: dict[str, dict[str, Field]] = {
     "check": {"cases": _count, "passes": _flag, "codes": _codes},
+    "prepare": {"cases": _count, "held_out": _count, "plan_sha256": _sha256},
+    "train": {"cases": _count, "loss": _metric, "dice": _metric, "plan_sha256": _sha256, "weights_sha256": _sha256},
+    "evaluate": {
+        "cases": _count,
+        "dice": _metric,
+        "dice_low": _metric,
+        "dice_high": _metric,
+        "hd95_mm": _metric,
+        "structures": _metrics,
+    },
 }
 """Of every action the fields of its header that may leave."""
 
-ARRAYS: dict[str, re.Pattern[str]] = {}
+ARRAYS: dict[str, re.Pattern[str]] = {"train": re.compile(r"(delta|control)\..+")}
 """Of every action the names of its arrays that may leave; none where it is not listed."""
 
 

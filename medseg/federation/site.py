@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import importlib
 import traceback
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 
 from medseg.errors import SiteError
 from medseg.federation.egress import Answer, release, release_error
@@ -20,8 +20,13 @@ from medseg.federation.policy import SitePolicy
 
 ACTIONS: dict[str, str] = {
     "check": "site_check",
+    "prepare": "site_prepare",
+    "train": "site_train",
+    "evaluate": "site_evaluate",
 }
 """Action -> the module of this room whose ``answer(site, request)`` does it."""
+_REPEATED = {"train"}
+"""Actions whose answer is kept: asked again in the same round for the same weights, the site sends it again."""
 _LOG = "errors.log"
 
 
@@ -35,25 +40,35 @@ class Site:
     folder: Path
     """Its own workspace: prepared arrays, what it keeps of the network, the text of errors. Nobody else reads it."""
     policy: SitePolicy = field(default_factory=SitePolicy)
+    device: str = "auto"
+    """Where it computes: auto, cpu, cuda, mps."""
+    mirrors: bool = False
+    """Whether predictions are averaged over mirror images, which takes up to 8 times as long."""
 
     def answer(self, request: Request) -> Reply:
         """Do what is asked, as far as the policy allows; never raises, and tells of an error no more than a code."""
         try:
-            return release(self.name, self.policy, request, self._do(request))
+            module = self._module(request)
+            earlier: Reply | None = module.cached(self, request) if request.action in _REPEATED else None
+            if earlier is not None:
+                return earlier
+            answer: Answer = module.answer(self, request)
+            reply = release(self.name, self.policy, request, answer)
+            if request.action in _REPEATED:
+                module.keep(self, request, reply)
+            return reply
         except Exception as error:  # whatever it is, its text must not leave
             self._keep_text()
             return release_error(self.name, request, error)
 
-    def _do(self, request: Request) -> Answer:
+    def _module(self, request: Request) -> ModuleType:
         if request.action not in ACTIONS:
             raise SiteError("unknown-action")
         if request.action not in self.policy.actions:
             raise SiteError("not-allowed")
         if request.round > self.policy.max_rounds:
             raise SiteError("too-many-rounds")
-        module = importlib.import_module(f"medseg.federation.{ACTIONS[request.action]}")
-        act: Callable[[Site, Request], Answer] = module.answer
-        return act(self, request)
+        return importlib.import_module(f"medseg.federation.{ACTIONS[request.action]}")
 
     def _keep_text(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ came about.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -49,19 +50,15 @@ def save_checkpoint(
 ) -> Path:
     """Write the pair for the course's iteration, then forget all but the last two. Returns the JSON's path."""
     name = f"checkpoint_{course.iteration:07d}"
-    state = optimizer.state_dict()
-    tensors: dict[str, Tensor] = {f"network.{key}": value for key, value in network.state_dict().items()}
-    for index, values in state["state"].items():
-        tensors |= {
-            f"optimizer.{index}.{key}": torch.as_tensor(value) for key, value in values.items() if value is not None
-        }
+    tensors = {f"network.{key}": value for key, value in network.state_dict().items()} | optimizer_tensors(optimizer)
     file = folder / f"{name}.safetensors"
     save_weights(file, {key: value.detach().cpu() for key, value in tensors.items()}, {"iteration": course.iteration})
+    groups = optimizer.state_dict()["param_groups"]
     record = CheckpointRecord(
         course=course,
         recipe=recipe.hash_at(course.iteration),
         tensors=file.name,
-        optimizer_groups=[{k: v for k, v in group.items() if v is not None} for group in state["param_groups"]],
+        optimizer_groups=[{k: v for k, v in group.items() if v is not None} for group in groups],
         gradient_scaler=gradient_scaler,
     )
     record.save(folder / f"{name}.json")
@@ -113,11 +110,28 @@ def restore(
     network.load_state_dict(
         {key.removeprefix("network."): t for key, t in tensors.items() if key.startswith("network.")}
     )
+    restore_optimizer(tensors, optimizer, record.optimizer_groups)
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """All that an optimizer remembers, as ``optimizer.<parameter>.<name>``."""
+    return {
+        f"optimizer.{index}.{key}": torch.as_tensor(value)
+        for index, values in optimizer.state_dict()["state"].items()
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def restore_optimizer(
+    tensors: Mapping[str, Tensor], optimizer: torch.optim.Optimizer, groups: Sequence[dict[str, Any]] = ()
+) -> None:
+    """Put such tensors back, and the groups' numbers where they are given; others stay as they are."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer."):
             _, index, name = key.split(".", 2)
             state.setdefault(int(index), {})[name] = value
     fresh = optimizer.state_dict()["param_groups"]
-    groups = [old | new for old, new in zip(fresh, record.optimizer_groups, strict=True)]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    merged = [old | new for old, new in zip(fresh, groups or fresh, strict=True)]
+    optimizer.load_state_dict({"state": state, "param_groups": merged})

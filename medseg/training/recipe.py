@@ -164,7 +164,8 @@ def build_optimizer(parameters: Iterable[nn.Parameter], plan: OptimizerPlan) -> 
     assert plan.learning_rate is not None and plan.weight_decay is not None  # settled
     parameters = [parameter for parameter in parameters if parameter.requires_grad]
     if plan.name == "sgd":
+        nesterov = plan.momentum > 0  # without momentum there is nothing to look ahead with
         return torch.optim.SGD(
-            parameters, lr=plan.learning_rate, momentum=plan.momentum, weight_decay=plan.weight_decay, nesterov=True
+            parameters, lr=plan.learning_rate, momentum=plan.momentum, weight_decay=plan.weight_decay, nesterov=nesterov
         )
     return torch.optim.AdamW(parameters, lr=plan.learning_rate, weight_decay=plan.weight_decay)

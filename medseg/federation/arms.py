@@ -1,0 +1,127 @@
+"""The arms of a comparison: each site alone, their ensemble, federated strategies, and all data in one place.
+
+Knows nothing of where the sites' data come from. Every arm begins with the same weights and gives a network the same
+number of patches of every site: local models train ``rounds`` x ``steps`` iterations, and so does each site in a
+federation; the centralised model trains as many as all sites together, on all their cases.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+
+from medseg.cases.labels import LabelTable
+from medseg.federation.comparison import Cell, Comparison, Row, cells_of, local_row, row_of_run
+from medseg.federation.coordinator import begin_run, evaluate_at, final_weights, prepare_sites, write_model
+from medseg.federation.in_process import InProcess
+from medseg.federation.messages import Transport
+from medseg.federation.rounds import run_rounds
+from medseg.federation.run_settings import RunSettings
+from medseg.federation.run_state import RoundPolicy, RunState
+from medseg.federation.site import Site
+from medseg.federation.strategies import StrategyName, settings_for
+from medseg.planning.plan import Plan
+from medseg.progress import Progress, Silent
+
+Baseline = Literal["local", "ensemble", "centralised"]
+_DEADLINE_S = 24 * 3600.0
+POOLED = "pooled"
+"""The name of the site that holds all sites' cases."""
+
+
+@dataclass(frozen=True)
+class Arms:
+    """What all arms of a comparison share."""
+
+    sites: Sequence[Site]
+    """Those that train."""
+    left_out: Site | None
+    """Evaluates, and trains nothing."""
+    pooled: Site | None
+    """Holds the cases of all that train; None where nobody may put them in one place."""
+    plan: Plan
+    table: LabelTable
+    folder: Path
+    settings: RunSettings
+    given: frozenset[str] = frozenset()
+    """Settings that the user chose; a strategy's own do not replace them."""
+    policy: RoundPolicy = field(default_factory=lambda: RoundPolicy(deadline=_DEADLINE_S, grace=0))
+    connect: Callable[[Sequence[Site]], Transport] = InProcess
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the sites that train, in order."""
+        return tuple(sorted(site.name for site in self.sites))
+
+    def run(self, arm: str, sites: Sequence[Site], strategy: StrategyName, settings: RunSettings) -> RunState:
+        """Train one model over these sites, and write it where all of it may be in one place."""
+        transport, folder = self.connect(sites), self.folder / arm
+        names = [site.name for site in sites]
+        begin_run(transport, folder, arm, self.plan, self.table, names, strategy, settings, self.policy)
+        state = run_rounds(transport, folder)
+        if state.status != "paused":
+            write_model(folder)
+        return state
+
+    def cells(self, state: RunState, members: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Cell]:
+        """A model, or the average of several, at every site."""
+        everyone = [*self.sites, *([self.left_out] if self.left_out else [])]
+        transport = self.connect(everyone)
+        names = [site.name for site in everyone]
+        plan = Plan.load(self.folder / state.run / "plan.yaml")
+        prepare_sites(transport, names, state.run, plan, self.table, _DEADLINE_S)
+        return cells_of(evaluate_at(transport, names, state, members, _DEADLINE_S))
+
+
+def compare_arms(
+    arms: Arms,
+    strategies: Sequence[StrategyName],
+    baselines: Sequence[Baseline] = ("local", "ensemble", "centralised"),
+    progress: Progress | None = None,
+) -> Comparison:
+    """Train and evaluate every arm; also written as ``comparison.json``. Raises SiteError where one can't train."""
+    progress = progress or Silent()
+    left_out = arms.left_out.name if arms.left_out else None
+    total = len(strategies) + ("centralised" in baselines)
+    total += len(arms.sites) if {"local", "ensemble"} & set(baselines) else 0
+    progress.start("Training", total)
+    local: dict[str, Row] = {}
+    rows: list[Row] = []
+    if {"local", "ensemble"} & set(baselines):
+        members, state = [], None
+        for site in sorted(arms.sites, key=lambda site: site.name):
+            state = arms.run(f"local-{site.name}", [site], "fedavg", arms.settings)
+            members.append(final_weights(arms.folder / state.run))
+            local[site.name] = row_of_run(f"local {site.name}", state, arms.cells(state, members[-1:]))
+            progress.advance(1, arm=f"local {site.name}")
+        if "local" in baselines:
+            rows.append(local_row(local, left_out))
+        if "ensemble" in baselines and state is not None:
+            rows.append(Row(model="ensemble", cells=arms.cells(state, members)))
+    for strategy in strategies:
+        state = arms.run(strategy, arms.sites, strategy, settings_for(strategy, arms.settings, set(arms.given)))
+        rows.append(row_of_run(strategy, state, arms.cells(state, [final_weights(arms.folder / strategy)])))
+        progress.advance(1, arm=strategy)
+    if "centralised" in baselines and arms.pooled is not None:
+        more = arms.settings.model_copy(update={"steps": arms.settings.steps * len(arms.sites)})
+        state = arms.run("centralised", [arms.pooled], "fedavg", more)
+        cells = arms.cells(state, [final_weights(arms.folder / state.run)])
+        # One site alone exchanges nothing.
+        row = row_of_run("centralised", state, cells)
+        rows.append(row.model_copy(update={"bytes_up": 0, "bytes_down": 0, "rounds_to_95": None}))
+        progress.advance(1, arm="centralised")
+    progress.finish()
+    comparison = Comparison(
+        sites=arms.names,
+        left_out=left_out,
+        budget=f"{arms.settings.rounds} rounds of {arms.settings.steps} iterations at each site; centralised as many "
+        "as all sites together",
+        rows=tuple(rows),
+        local=tuple(local.values()),
+    )
+    comparison.save(arms.folder / "comparison.json")
+    return comparison
