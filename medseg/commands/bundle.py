@@ -31,9 +31,10 @@ def run(words: Mapping[str, str]) -> None:
     """Write the bundle whole, and say what is in it."""
     settings = build(BundleSettings, words)
     from medseg.inference.bundle import write_bundle
+    from medseg.inference.card import how_to_use
 
     workspace = chosen_workspace(settings.workspace)
     model = write_bundle(workspace, settings.output, settings.everything)
     for configuration, folds in model.weights.items():
         say(f"{configuration}: fold(s) {', '.join(str(fold) for fold in folds)}")
-    say(f"Bundle: {settings.output}\nNext: medseg predict model={settings.output} input=DIR output=DIR")
+    say(f"Bundle: {settings.output}\nNext: {how_to_use(model, str(settings.output))}")

@@ -20,14 +20,16 @@ from medseg.planning.fingerprint import Fingerprint
 def describe_model(model: Model, workspace: Workspace, files: Sequence[str]) -> str:
     """Markdown of a Model; ``files`` are the names in its bundle."""
     measured = [_data(model, workspace), _training(model), _scores(model)]
-    parts = [_head(model), _use(), *measured, _limits(), _run(files)]
+    ends = [_limits()] if model.labels.targets else []
+    parts = [_head(model), _use(), *measured, *ends, _run(files, how_to_use(model, "THIS_FOLDER"))]
     return "\n\n".join("\n".join(part) for part in parts if part) + "\n"
 
 
 def _head(model: Model) -> list[str]:
     targets = ", ".join(model.labels.target_names)
     channels = ", ".join(channel.name for channel in model.plan.channels)
-    return [f"# {model.plan.dataset}", "", f"Segments {targets} in images with the channel(s) {channels}."]
+    does = f"Segments {targets} in" if targets else "A start for training: it has learned to restore hidden parts of"
+    return [f"# {model.plan.dataset}", "", f"{does} images with the channel(s) {channels}."]
 
 
 def _use() -> list[str]:
@@ -108,12 +110,19 @@ def _limits() -> list[str]:
     ]
 
 
-def _run(files: Sequence[str]) -> list[str]:
+def how_to_use(model: Model, folder: str) -> str:
+    """The command for a Model in ``folder``: to predict, or to begin a training with what finds no structures yet."""
+    if not model.labels.targets:
+        return f"medseg train init_from={folder}"
+    return f"medseg predict model={folder} input=DIR output=DIR"
+
+
+def _run(files: Sequence[str], use: str) -> list[str]:
     return [
         "## Use",
         "",
         "```",
-        "medseg predict model=THIS_FOLDER input=DIR output=DIR",
+        use,
         "```",
         "",
         f"Written by medseg {__version__}. The files, whose checksums are in `bundle.json`:",

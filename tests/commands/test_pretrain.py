@@ -92,6 +92,17 @@ def test_in_2d_and_for_every_image_it_shows_training_images(tmp_path, monkeypatc
     assert (workspace / "pretrained/2d/fold_full/restored.png").is_file()
 
 
+def test_a_bundle_of_it_says_what_it_is_for_and_begins_a_training(workspace, tmp_path, capsys):
+    assert pretrain(workspace, "iterations=1") == 0
+    bundle = tmp_path / "start"
+    assert main(["bundle", f"workspace={workspace / 'pretrained'}", f"output={bundle}"]) == 0
+    assert f"Next: medseg train init_from={bundle}" in capsys.readouterr().out
+    card = (bundle / "README.md").read_text()
+    assert "A start for training" in card
+    assert "medseg predict" not in card
+    assert train(workspace, f"init_from={bundle}", "iterations=1") == 0
+
+
 def test_it_is_no_model_to_predict_with(workspace, tmp_path, capsys):
     assert pretrain(workspace, "iterations=1") == 0
     words = [f"model={workspace / 'pretrained'}", f"input={tmp_path / 'data/images'}", f"output={tmp_path / 'o'}"]
