@@ -17,6 +17,7 @@ st.set_page_config(page_title="medseg", page_icon=":material/radiology:", layout
 st.navigation(
     [
         st.Page(ROOM / "reading.py", title=text("page.reading"), icon=":material/visibility:", default=True),
+        st.Page(ROOM / "running.py", title=text("page.running"), icon=":material/play_circle:"),
         st.Page(ROOM / "records.py", title=text("page.records"), icon=":material/fact_check:"),
         st.Page(ROOM / "guide.py", title=text("page.guide"), icon=":material/help:"),
     ],

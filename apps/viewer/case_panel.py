@@ -1,16 +1,21 @@
 """The Case in the middle: how it is looked at, its planes, and what lies under the cursor."""
 
+from dataclasses import replace
 from functools import partial
 
 import session
 import streamlit as st
+from compare_panel import Comparison
 from findings_panel import Panel
 from interactive import interactive_view
-from picture import show_picture
+from picture import encode, show_picture
+from streamlit.delta_generator import DeltaGenerator
 from texts import plain, text
 
 from medseg.errors import MedsegError
+from medseg.review.asking import Explained
 from medseg.review.cache import OpenCase
+from medseg.review.case import Finding
 from medseg.review.numbers import distance_mm, under
 from medseg.review.overlays import heat_legend, heat_range
 from medseg.review.slices import PLANES, Plane
@@ -33,7 +38,7 @@ def _range(_one: OpenCase, source: str, path: str) -> tuple[float, float]:  # no
     return heat_range(_one.map(Path(path)))
 
 
-def show_case(one: OpenCase, panel: Panel) -> None:
+def show_case(one: OpenCase, panel: Panel, explained: Explained | None, comparison: Comparison) -> None:
     """Draw the interactive view where it works, else the slices."""
     kind = st.segmented_control(
         text("view.kind"),
@@ -44,19 +49,21 @@ def show_case(one: OpenCase, panel: Panel) -> None:
         key="kind",
         label_visibility="collapsed",
     )
-    _show(one, panel, str(kind))
+    _show(one, panel, str(kind), explained, comparison)
 
 
 @st.fragment
-def _show(one: OpenCase, panel: Panel, kind: str) -> None:
-    view = _view(one, panel)
+def _show(one: OpenCase, panel: Panel, kind: str, explained: Explained | None, comparison: Comparison) -> None:
+    view = replace(_view(one, panel, explained), difference=comparison.difference)
+    if comparison.difference is not None:
+        view = replace(view, difference=replace(comparison.difference, opacity=view.opacity))
     if kind == "interactive":
         reason = interactive_view(one, view)
         if reason is None:
             return
         st.info(plain(reason))
     try:
-        _planes(one, view)
+        _beside(one, view, *comparison.beside) if comparison.beside else _planes(one, view)
     except (MedsegError, OSError) as error:
         st.error(plain(error))
         return
@@ -65,7 +72,7 @@ def _show(one: OpenCase, panel: Panel, kind: str) -> None:
         _legend(view.heat)
 
 
-def _view(one: OpenCase, panel: Panel) -> View:
+def _view(one: OpenCase, panel: Panel, explained: Explained | None) -> View:
     """The controls above the picture."""
     windows = _windows(one, one.record.source, panel.channel)
     left, middle, right = st.columns([4, 3, 3], gap="small")
@@ -74,7 +81,7 @@ def _view(one: OpenCase, panel: Panel) -> View:
     zoom = right.select_slider(text("view.zoom"), [1, 2, 3, 4, 6, 8], key="zoom", format_func=lambda at: f"{at}x")
     window = _manual(next(iter(windows.values()))) if name == "manual" else windows[name]
     first, second, third = st.columns([4, 3, 3], gap="small", vertical_alignment="center")
-    heat = _heat(one, panel, first)
+    heat = _heat(one, panel, explained, first)
     outline = second.toggle(text("view.outline"), key="outline")
     cross = third.toggle(text("view.cross"), value=True, key="cross")
     return View(
@@ -100,11 +107,16 @@ def _manual(start: Window) -> Window:
     return Window(centre=centre, width=width)
 
 
-def _heat(one: OpenCase, panel: Panel, column: "st.delta_generator.DeltaGenerator") -> Heat | None:
+def _heat(one: OpenCase, panel: Panel, explained: Explained | None, column: DeltaGenerator) -> Heat | None:
+    """The map over the image: an explanation that was chosen on the right, else one of uncertainty."""
     maps = dict(panel.finding.maps) if panel.finding is not None else {}
-    if not maps:
+    if explained is not None:
+        maps, name = {"explanation": explained.map}, "explanation"
+        column.caption(text("explain.shown", name=plain(explained.name)))
+    elif not maps:
         return None
-    name = column.selectbox(text("view.map"), [None, *maps], format_func=_map_text, key="map")
+    else:
+        name = column.selectbox(text("view.map"), [None, *maps], format_func=_map_text, key="map")
     if name is None:
         return None
     low, high = _range(one, one.record.source, str(maps[name]))
@@ -152,6 +164,31 @@ def _plane(one: OpenCase, view: View, plane: Plane, size: int) -> None:
         st.slider(label, 1, count, key=slider, on_change=partial(session.slid, slider, frame.axis))
 
 
+def _beside(one: OpenCase, view: View, other: OpenCase, finding: Finding | None) -> None:
+    """The same plane of two examinations, at the same share of the way through."""
+    plane = st.segmented_control(
+        text("view.layout"),
+        PLANES,
+        default="axial",
+        required=True,
+        format_func=lambda name: text(f"plane.{name}"),
+        key="beside_plane",
+        label_visibility="collapsed",
+    )
+    left, right = st.columns(2, gap="small")
+    with left:
+        st.markdown(f"**{plain(one.case.name)}**")
+        _plane(one, view, plane, _LARGE)
+    shares = (at / max(extent - 1, 1) for at, extent in zip(view.place, one.shape, strict=True))
+    z, y, x = (round(share * (extent - 1)) for share, extent in zip(shares, other.shape, strict=True))
+    windows = _windows(other, other.record.source, 0)
+    window = windows.get(str(st.session_state.get("window")), view.window)
+    seen = replace(view, place=(z, y, x), finding=finding, channel=0, heat=None, ruler=None, window=window)
+    with right:
+        st.markdown(f"**{plain(other.case.name)}**")
+        st.image(encode(draw_plane(other, seen, plane, _LARGE)), width="stretch")
+
+
 def _pointed(one: OpenCase, view: View, plane: Plane) -> str:
     """What lies under the pointer, where it rests over this plane."""
     pointer = session.pointer()
@@ -185,7 +222,7 @@ def _legend(heat: Heat) -> None:
     left, middle, right = st.columns([1, 6, 1], vertical_alignment="center")
     left.caption(f"{heat.low:.3f}")
     middle.image(heat_legend(), width="stretch")
-    right.caption(f"{heat.high:.3f} {text('view.nats')}")
+    right.caption(f"{heat.high:.3f}")
 
 
 def _window_text(name: str) -> str:

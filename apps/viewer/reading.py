@@ -2,17 +2,23 @@
 
 import streamlit as st
 from case_panel import show_case
+from compare_panel import show_comparison
+from corrections_panel import show_corrections
+from explain_panel import show_explanations
 from findings_panel import show_findings
+from jobs_panel import show_jobs
 from opened import log, open_case, source
-from review_form import show_review
-from session import case_name, choose_case
-from texts import text
+from review_form import ask_name, show_review
+from session import case_name, choose_case, told
+from texts import plain, text
 from warnings_panel import show_warnings
 from worklist_panel import show_worklist
 
 place = source()
 reviews = log(place)
 rows = show_worklist(place, reviews.last())
+with st.sidebar:
+    show_jobs(place)
 if case_name() not in {case.name for case in place.cases}:
     if not rows:
         st.info(text("start.empty" if not place.cases else "worklist.none"))
@@ -23,7 +29,13 @@ one = open_case(place, case)
 middle, right = st.columns([7, 3], gap="medium")
 with right:
     panel = show_findings(one, case)
+    explained = show_explanations(place, one, panel.finding)
+    comparison = show_comparison(place, one, case, panel.finding)
+    ask_name()
+    show_corrections(place, one, panel.finding)
     show_review(case, panel.finding, reviews)
 with middle:
+    if problem := told():
+        st.error(plain(problem))
     show_warnings(one, case, panel.finding)
-    show_case(one, panel)
+    show_case(one, panel, explained, comparison)

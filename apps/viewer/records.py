@@ -1,8 +1,11 @@
-"""The page of all reviews, with their export as CSV."""
+"""The page of all reviews, with their export as CSV and the next training's dataset."""
 
 import streamlit as st
 from opened import log, source
-from texts import text
+from texts import plain, text
+
+from medseg.errors import MedsegError
+from medseg.review.exports import export_dataset
 
 place = source()
 reviews = log(place)
@@ -13,3 +16,13 @@ if not found:
 else:
     st.dataframe([review.model_dump() for review in reversed(found)], hide_index=True)
     st.download_button(text("records.csv"), reviews.csv(), "reviews.csv", "text/csv", icon=":material/download:")
+    st.subheader(text("records.next"))
+    st.caption(text("records.next_how"))
+    if st.button(text("records.export"), key="export_dataset", icon=":material/dataset:"):
+        folder = place.state / "dataset"
+        try:
+            count = export_dataset(place.cases, reviews.last(), folder, f"{place.title}_reviewed")
+        except (MedsegError, OSError) as error:
+            st.error(plain(error))
+        else:
+            st.success(text("records.exported", count=count, folder=plain(folder)))

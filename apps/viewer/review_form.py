@@ -2,12 +2,19 @@
 
 import streamlit as st
 from opened import refresh
+from session import reviewer
 from texts import plain, text
 
 from medseg.errors import MedsegError
 from medseg.files import hash_file
 from medseg.review.case import Finding, ReviewCase
 from medseg.review.records import DIFFICULTIES, STATUSES, Review, ReviewLog
+
+
+def ask_name() -> None:
+    """Who reads, once for reviews and corrections."""
+    known = st.session_state.get("medseg_reviewer", "")
+    st.session_state["medseg_reviewer"] = st.text_input(text("review.reviewer"), known, key="reviewer")
 
 
 def show_review(case: ReviewCase, finding: Finding | None, reviews: ReviewLog) -> None:
@@ -28,10 +35,9 @@ def show_review(case: ReviewCase, finding: Finding | None, reviews: ReviewLog) -
             key=f"difficulty_{case.name}",
         )
         comment = st.text_area(text("review.comment"), key=f"comment_{case.name}", height=80)
-        reviewer = st.text_input(text("review.reviewer"), st.session_state.get("medseg_reviewer", ""), key="reviewer")
         sent = st.form_submit_button(text("review.save"), type="primary", width="stretch")
     if sent:
-        _save(case, finding, reviews, (status, difficulty, comment, reviewer))
+        _save(case, finding, reviews, (status, difficulty, comment))
     for review in reversed(reviews.all(case.name)):
         st.caption(
             text(
@@ -42,10 +48,8 @@ def show_review(case: ReviewCase, finding: Finding | None, reviews: ReviewLog) -
             st.text(review.comment)
 
 
-def _save(
-    case: ReviewCase, finding: Finding, reviews: ReviewLog, given: tuple[str | None, str | None, str, str]
-) -> None:
-    status, difficulty, comment, reviewer = given
+def _save(case: ReviewCase, finding: Finding, reviews: ReviewLog, given: tuple[str | None, str | None, str]) -> None:
+    status, difficulty, comment = given
     if status is None:
         st.warning(text("review.no_status"))
         return
@@ -58,12 +62,11 @@ def _save(
                 status=status,  # type: ignore[arg-type]
                 difficulty=difficulty or "medium",  # type: ignore[arg-type]
                 comment=comment,
-                reviewer=reviewer,
+                reviewer=reviewer(),
             )
         )
     except (MedsegError, OSError) as error:
         st.error(plain(error))
         return
-    st.session_state["medseg_reviewer"] = reviewer
     refresh()
     st.rerun()

@@ -62,6 +62,16 @@ def set_ruler(place: Triple) -> None:
     st.session_state[_RULER] = (*ends, place) if len(ends) == 1 else (place,)
 
 
+def reviewer() -> str:
+    """Who reads: as entered on the page."""
+    return st.session_state.get("medseg_reviewer", "")
+
+
+def told() -> str | None:
+    """What went wrong in a callback; said once."""
+    return st.session_state.pop("medseg_told", None)
+
+
 def clear_ruler() -> None:
     """Take the ruler away."""
     st.session_state.pop(_RULER, None)

@@ -125,6 +125,40 @@ def _nearest(mask: NDArray[np.bool_], affine: Affine, centre_mm: tuple[float, fl
     return int(z), int(y), int(x)
 
 
+class Change(Record):
+    """One structure in two label maps."""
+
+    structure: str
+    first_ml: float
+    second_ml: float
+    dice: float | None = None
+    """Null where neither holds the structure, or where they lie on different images."""
+
+    @property
+    def change(self) -> float | None:
+        """Of the volume, as a share of the first; None where there was nothing."""
+        return (self.second_ml - self.first_ml) / self.first_ml if self.first_ml else None
+
+
+def compare(one: OpenCase, first: Finding, second: Finding, other: OpenCase | None = None) -> list[Change]:
+    """The structures that both tables name, in two label maps of the Case, or in one of it and one of ``other``."""
+    arrays = one.labels(first), (other or one).labels(second)
+    voxel_ml = [float(np.prod(case.spacing)) / 1000 for case in (one, other or one)]
+    known = {target.name: target for target in second.table.targets}
+    changes = []
+    for target in first.table.targets:
+        if target.name not in known:
+            continue
+        masks = target.mask(arrays[0]), known[target.name].mask(arrays[1])
+        sizes = [int(np.count_nonzero(mask)) for mask in masks]
+        dice = None
+        if other is None and sum(sizes):
+            dice = 2 * int(np.count_nonzero(masks[0] & masks[1])) / sum(sizes)
+        volumes = [size * ml for size, ml in zip(sizes, voxel_ml, strict=True)]
+        changes.append(Change(structure=target.name, first_ml=volumes[0], second_ml=volumes[1], dice=dice))
+    return changes
+
+
 class Under(Record):
     """What lies under the cursor."""
 

@@ -36,6 +36,8 @@ class SourceSettings(Settings):
     """Instead: what 'medseg predict' or 'medseg dicom' wrote, a dataset, or a folder of images."""
     predictions: tuple[Path, ...] = ()
     """Folders of label files to lay over the cases, such as those of two models to compare."""
+    model: Path | None = None
+    """What can be run from the page; by default the workspace itself, or the model that made the predictions."""
     images: Path | None = None
     """Where the DICOM studies are that 'medseg dicom' has segmented; by default where they were then."""
     state: Path | None = None
@@ -66,6 +68,14 @@ class Source:
         return self.state / "uploads"
 
     @property
+    def inputs(self) -> Path:
+        return self.state / "inputs"
+
+    @property
+    def explanations(self) -> Path:
+        return self.state / "explanations"
+
+    @property
     def corrections(self) -> Path:
         return self.state / "corrections"
 
@@ -89,6 +99,7 @@ def open_source(settings: SourceSettings) -> Source:
     if not folder.is_dir():
         raise DatasetError(f"There is no folder {folder}. Name one with input=DIR or workspace=DIR.")
     source = _opened(folder.resolve(), settings)
+    source = replace(source, model=settings.model.resolve() if settings.model is not None else source.model)
     for extra in settings.predictions:
         source = _laid_over(source, [read_run(extra.resolve(), extra.name)])
     return with_own_work(source)

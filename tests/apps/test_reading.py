@@ -85,7 +85,7 @@ def test_accepting_a_case_writes_one_review_and_marks_it_in_the_worklist(page, w
     app = page(workspace)
     app.button_group(key="verdict_case_00").set_value("accepted")
     app.text_area(key="comment_case_00").set_value("<script>alert(1)</script> fine")
-    app.text_input(key="reviewer").set_value("Dr X")
+    app.text_input(key="reviewer").set_value("Dr X").run()
     button(app, "Save review").click().run()
     assert not app.exception and not app.error
     (review,) = ReviewLog(tmp_path / "W/review/reviews.sqlite").all()
@@ -102,7 +102,7 @@ def test_a_review_that_lacks_something_is_not_written(status, name, told, page, 
     app = page(workspace)
     if status:
         app.button_group(key="verdict_case_00").set_value(status)
-    app.text_input(key="reviewer").set_value(name)
+    app.text_input(key="reviewer").set_value(name).run()
     button(app, "Save review").click().run()
     assert any(told in re.sub(r"\\", "", one.value) for one in (*app.error, *app.warning))
     assert ReviewLog(tmp_path / "W/review/reviews.sqlite").all() == []
