@@ -83,9 +83,9 @@ def test_a_case_without_a_prediction_shows_its_reference_and_one_without_anythin
 
 def test_accepting_a_case_writes_one_review_and_marks_it_in_the_worklist(page, workspace, tmp_path) -> None:
     app = page(workspace)
+    app.text_input(key="reviewer").set_value("Dr X").run()
     app.button_group(key="verdict_case_00").set_value("accepted")
     app.text_area(key="comment_case_00").set_value("<script>alert(1)</script> fine")
-    app.text_input(key="reviewer").set_value("Dr X").run()
     button(app, "Save review").click().run()
     assert not app.exception and not app.error
     (review,) = ReviewLog(tmp_path / "W/review/reviews.sqlite").all()
@@ -100,9 +100,9 @@ def test_accepting_a_case_writes_one_review_and_marks_it_in_the_worklist(page, w
 )
 def test_a_review_that_lacks_something_is_not_written(status, name, told, page, workspace, tmp_path) -> None:
     app = page(workspace)
+    app.text_input(key="reviewer").set_value(name).run()
     if status:
         app.button_group(key="verdict_case_00").set_value(status)
-    app.text_input(key="reviewer").set_value(name).run()
     button(app, "Save review").click().run()
     assert any(told in re.sub(r"\\", "", one.value) for one in (*app.error, *app.warning))
     assert ReviewLog(tmp_path / "W/review/reviews.sqlite").all() == []
