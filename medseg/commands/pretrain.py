@@ -111,7 +111,7 @@ def _show(job: TrainJob, recipe: Recipe, folder: Path, restored: list[Restored])
         Row(f"{one.case}  {one.share:.2f}", (one.image, one.seen, one.restored), (blank,) * 3)
         for one in restored[:_SHOWN]
     ]
-    title = f"{seen} images: as they are, as the network sees them, and what it restores (share of the variance)"
+    title = f"{seen} images: whole, hidden in part, restored (share)"
     upright = job.plan.orientation == "canonical" and job.plan.axis_order == (0, 1, 2)
     draw_examples(folder / "restored.png", rows, job.table, recipe.configuration.spacing, title, recipe.rgb, upright)
     shares = sorted(one.share for one in restored)
