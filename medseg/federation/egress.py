@@ -35,10 +35,6 @@ def _count(value: JSON, _: SitePolicy) -> JSON:
     return value
 
 
-def _some(value: JSON, policy: SitePolicy) -> JSON:
-    return None if value is None else _count(value, policy)
-
-
 def _metric(value: JSON, policy: SitePolicy) -> JSON:
     if value is None:
         return None
@@ -57,6 +53,16 @@ def _sha256(value: JSON, _: SitePolicy) -> JSON:
     if not isinstance(value, str) or not _SHA256.fullmatch(value):
         raise SiteError("not-released")
     return value
+
+
+def _account(value: JSON, _: SitePolicy) -> JSON:
+    """What a private round has cost: numbers of the mechanism, none of a patient."""
+    from medseg.federation.privacy.certificate import SiteAccount
+
+    try:
+        return None if value is None else SiteAccount.model_validate(value).model_dump(mode="json")
+    except ValueError:
+        raise SiteError("not-released") from None
 
 
 def _code(value: JSON, _: SitePolicy) -> JSON:
@@ -83,9 +89,15 @@ Field = Callable[[JSON, SitePolicy], JSON]
 
 HEADERS: dict[str, dict[str, Field]] = {
     "check": {"cases": _count, "passes": _flag, "codes": _codes},
-    "fingerprint": {"cases": _count, "device": _code, "memory_bytes": _some, "flops_per_second": _some},
-    "prepare": {"cases": _count, "held_out": _count, "plan_sha256": _sha256},
-    "train": {"cases": _count, "loss": _metric, "dice": _metric, "plan_sha256": _sha256, "weights_sha256": _sha256},
+    "prepare": {"cases": _count, "patients": _count, "held_out": _count, "plan_sha256": _sha256},
+    "train": {
+        "cases": _count,
+        "loss": _metric,
+        "dice": _metric,
+        "plan_sha256": _sha256,
+        "weights_sha256": _sha256,
+        "privacy": _account,
+    },
     "evaluate": {
         "cases": _count,
         "dice": _metric,
@@ -97,10 +109,7 @@ HEADERS: dict[str, dict[str, Field]] = {
 }
 """Of every action the fields of its header that may leave."""
 
-ARRAYS: dict[str, re.Pattern[str]] = {
-    "fingerprint": re.compile(r"relative_volume|(spacing|size|extent)\.[zyx]|(share|intensity)\.\d+"),
-    "train": re.compile(r"(delta|control)\..+"),
-}
+ARRAYS: dict[str, re.Pattern[str]] = {"train": re.compile(r"(delta|control|masked)\..+")}
 """Of every action the names of its arrays that may leave; none where it is not listed."""
 
 

@@ -7,43 +7,21 @@ names of their sites, so that equal replies give equal bytes, whenever they came
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from medseg.errors import SiteError
-from medseg.federation.aggregation import Change, control_step
+from medseg.federation.joining import Found, joined, under
 from medseg.federation.messages import Reply, Request, Transport
+from medseg.federation.protection import certificate_of
 from medseg.federation.run_state import RoundRecord, RunState, Tensors
+from medseg.federation.secure_rounds import secure_round
 from medseg.federation.strategies import STRATEGIES
 from medseg.federation.validation import norms_of, read_change, too_long
+from medseg.federation.waiting import Clock, reachable
 from medseg.progress import Progress, Silent
-
-_POLL_S = 0.5
-
-
-@dataclass(frozen=True)
-class Clock:
-    """What time it is; tests have one of their own."""
-
-    now: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
-
-
-@dataclass
-class _Round:
-    """What has come in so far in one round."""
-
-    deltas: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    controls: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
-    ages: dict[str, int] = field(default_factory=dict)
-    dice: dict[str, float] = field(default_factory=dict)
-    rejected: dict[str, str] = field(default_factory=dict)
-    bytes_up: int = 0
-    bytes_down: int = 0
 
 
 def run_rounds(
@@ -60,22 +38,32 @@ def run_rounds(
     progress.start(f"Rounds of {state.strategy}", state.settings.rounds)
     progress.advance(state.round)
     while state.round < state.settings.rounds and state.status == "running":
-        state, tensors = _one_round(transport, state, tensors, clock)
+        one_round = secure_round if state.settings.is_masked else _one_round
+        state, tensors = one_round(transport, state, tensors, clock)
         state = state.saved(folder, tensors)
         if state.status == "running":
             progress.advance(1, **{"Dice coming in": _mean_dice(state.history[-1])})
     progress.finish()
-    return state if state.status == "paused" else _ended(state).saved(folder, tensors)
+    state = state if state.status == "paused" else _ended(state).saved(folder, tensors)
+    _certify(state, folder)
+    return state
+
+
+def _certify(state: RunState, folder: Path) -> None:
+    """Also of a run that paused: what was spent is spent."""
+    certificate = certificate_of(state.run, state.settings, state.accounts, len(state.sites), state.round)
+    if certificate is not None:
+        certificate.save_in(folder)
 
 
 def _one_round(transport: Transport, state: RunState, tensors: Tensors, clock: Clock) -> tuple[RunState, Tensors]:
     number, started = state.round + 1, clock.now()
     asked = [site for site in state.sites if site not in state.quarantined]
     requests = _requests(state, tensors, number, asked)
-    found = _Round()
+    found = Found()
     for _ in range(1 + state.policy.retries):
         open_ = [site for site in asked if site not in found.deltas and site not in found.rejected]
-        there = _reachable(transport, open_, state, len(found.deltas), clock)
+        there = reachable(transport, open_, state, len(found.deltas), clock)
         _ask(transport, {site: requests[site] for site in there}, state, tensors, found, clock)
         if len(found.deltas) >= _needed(state, asked):
             break
@@ -98,11 +86,19 @@ def _one_round(transport: Transport, state: RunState, tensors: Tensors, clock: C
         seconds=round(clock.now() - started, 3),
     )
     pending = _still_owed(state, number, missing)
-    joined = _joined(state, tensors, found, number, pending)
+    moved = joined(state, tensors, found, number, pending)
     history = (*state.history, record)
     return (
-        state.model_copy(update={"round": number, "history": history, "rejections": rejections, "pending": pending}),
-        joined,
+        state.model_copy(
+            update={
+                "round": number,
+                "history": history,
+                "rejections": rejections,
+                "pending": pending,
+                "accounts": {**state.accounts, **found.accounts},
+            }
+        ),
+        moved,
     )
 
 
@@ -115,7 +111,7 @@ def _requests(state: RunState, tensors: Tensors, number: int, asked: list[str]) 
     """What each site is asked: this round's work, or again for what it owes from an earlier one."""
     made: dict[int, Request] = {}
     for wanted in {state.pending.get(site, number) for site in asked}:
-        weights = _part(tensors, "weights" if wanted == number else f"old-{wanted}")
+        weights = under(tensors, "weights" if wanted == number else f"old-{wanted}")
         if state.settings.compression != "none":
             weights = {name: array.astype(np.float16) for name, array in weights.items()}
         arrays = {f"weights.{name}": array for name, array in weights.items()}
@@ -126,24 +122,12 @@ def _requests(state: RunState, tensors: Tensors, number: int, asked: list[str]) 
     return {site: made[state.pending.get(site, number)] for site in asked}
 
 
-def _reachable(transport: Transport, wanted: list[str], state: RunState, have: int, clock: Clock) -> list[str]:
-    """Those of the wanted sites that can be reached: all, or after the grace enough of them, or after the deadline."""
-    started = clock.now()
-    while True:
-        there = [site for site in wanted if site in transport.sites()]
-        waited = clock.now() - started
-        enough = have + len(there) >= state.quorum and waited >= state.policy.grace
-        if len(there) == len(wanted) or enough or waited >= state.policy.deadline:
-            return there
-        clock.sleep(_POLL_S)
-
-
 def _ask(
     transport: Transport,
     requests: Mapping[str, Request],
     state: RunState,
     tensors: Tensors,
-    found: _Round,
+    found: Found,
     clock: Clock,
 ) -> None:
     if not requests:
@@ -170,9 +154,9 @@ def _ask(
         found.rejected[site] = "too-long"
 
 
-def _take(site: str, request: Request, reply: Reply, state: RunState, tensors: Tensors, found: _Round) -> None:
+def _take(site: str, request: Request, reply: Reply, state: RunState, tensors: Tensors, found: Found) -> None:
     try:
-        delta, control = read_change(site, request, reply, state.settings, _part(tensors, "weights"))
+        delta, control = read_change(site, request, reply, state.settings, under(tensors, "weights"))
     except SiteError as error:
         # An error of the site itself may pass: it is asked again, while an answer that can't be used stays what it is.
         if reply.error is None:
@@ -181,30 +165,7 @@ def _take(site: str, request: Request, reply: Reply, state: RunState, tensors: T
     found.deltas[site], found.ages[site] = delta, state.round + 1 - request.round
     if control:
         found.controls[site] = control
-    dice = reply.header.get("dice")
-    if isinstance(dice, float):
-        found.dice[site] = dice
-
-
-def _joined(state: RunState, tensors: Tensors, found: _Round, number: int, pending: Mapping[str, int]) -> Tensors:
-    """All tensors after the round: the weights, what the server remembers, and weights that a late site began from."""
-    strategy, weights = STRATEGIES[state.strategy], _part(tensors, "weights")
-    counted = state.settings.weighting == "cases"
-    names = sorted(found.deltas)
-    changes = [
-        Change(found.deltas[name], float(state.cases[name]) if counted else 1.0, found.ages[name]) for name in names
-    ]
-    delta = {name: state.settings.server_rate * array for name, array in strategy.join(changes).items()}
-    moved, memory = strategy.step(weights, delta, _part(tensors, "memory"))
-    result = {f"weights.{name}": array for name, array in moved.items()}
-    result |= {f"memory.{name}": array for name, array in memory.items()}
-    if state.settings.control:
-        control = control_step(_part(tensors, "control"), [found.controls[n] for n in names], len(state.sites))
-        result |= {f"control.{name}": array for name, array in control.items()}
-    for owed in set(pending.values()):
-        old = weights if owed == number else _part(tensors, f"old-{owed}")
-        result |= {f"old-{owed}.{name}": array for name, array in old.items()}
-    return result
+    found.take_header(site, reply)
 
 
 def _still_owed(state: RunState, number: int, missing: tuple[str, ...]) -> dict[str, int]:
@@ -225,7 +186,3 @@ def _ended(state: RunState) -> RunState:
 
 def _mean_dice(record: RoundRecord) -> str:
     return f"{np.mean(list(record.dice.values())):.3f}" if record.dice else "-"
-
-
-def _part(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    return {n.removeprefix(prefix + "."): a for n, a in tensors.items() if n.startswith(prefix + ".")}

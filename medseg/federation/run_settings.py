@@ -14,6 +14,7 @@ from medseg.documents import Record
 from medseg.errors import SiteError
 from medseg.federation.compression import Compression
 from medseg.federation.messages import JSON
+from medseg.federation.privacy.settings import PrivacySettings
 
 _KEPT = {"norm": r"(^|\.)norm[\w]*\.", "head": r"(^|\.)heads?\."}
 """Names for what is often kept; anything else is a regular expression over names of tensors."""
@@ -39,6 +40,11 @@ class RunSettings(Record):
     weighting: Literal["cases", "uniform"] = "cases"
     """Sites count by the number of cases that they declared, or all alike."""
 
+    privacy: PrivacySettings = PrivacySettings()
+    """Who is protected, and at what price."""
+    secure_aggregation: bool = False
+    """Whether the coordinator sees the sum of the sites' changes only (always with privacy.mode=secure_patient)."""
+
     @field_validator("keep_local")
     @classmethod
     def _readable(cls, pattern: str) -> str:
@@ -52,6 +58,11 @@ class RunSettings(Record):
     def iterations(self) -> int:
         """Of a site, over all rounds."""
         return self.rounds * self.steps
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether changes leave a site masked."""
+        return self.secure_aggregation or self.privacy.mode == "secure_patient"
 
     def is_kept(self, name: str) -> bool:
         """Whether a tensor of this name stays at its site."""

@@ -15,6 +15,7 @@ from pydantic import Field, PositiveInt
 
 from medseg.documents import Document, Record
 from medseg.errors import MedsegError, SiteError
+from medseg.federation.privacy.certificate import SiteAccount
 from medseg.federation.run_settings import RunSettings
 from medseg.federation.strategies import STRATEGIES, StrategyName
 from medseg.networks.weights import load_weights, save_weights
@@ -62,6 +63,8 @@ class RoundRecord(Record):
     """Of the model as it came into this round, on each site's held-out cases."""
     norms: dict[str, float] = Field(default_factory=dict)
     """Lengths of the changes that were taken."""
+    attempts: PositiveInt = 1
+    """How often a masked sum was begun until everyone who had begun it ended it."""
     bytes_down: int = 0
     bytes_up: int = 0
     seconds: float = 0.0
@@ -82,6 +85,10 @@ class RunState(Document):
     """All that are to take part, in ascending order of name."""
     cases: dict[str, int]
     """Declared by each site when it was prepared; public."""
+    patients: dict[str, int] = Field(default_factory=dict)
+    """Declared by each site as well; more than one case may be of one patient."""
+    accounts: dict[str, SiteAccount] = Field(default_factory=dict)
+    """What patients of each site have spent in this run, as the site told last."""
     round: int = 0
     """Rounds that are done."""
     tensors: str = ""

@@ -69,13 +69,8 @@ class MaskingSite:
         not pinned, ``secure-sum-replayed`` for an attempt that was answered before, ``not-finite`` or
         ``secure-sum-too-large`` for numbers that do not fit.
         """
+        self.require_open(context)
         others = [peer for peer in sorted(context.participants) if peer != self.name]
-        if self.name not in context.participants or len(set(context.participants)) != len(context.participants):
-            raise SiteError("secure-sum-unknown-site")
-        if len(others) + 1 < FEWEST_SITES:
-            raise SiteError("secure-sum-too-few")
-        if any(peer not in self._peers for peer in others):
-            raise SiteError("secure-sum-unknown-site")
         masked = {name: to_fixed_point(arrays[name], len(context.participants)) for name in sorted(arrays)}
         self._use_once(context)
         for peer in others:
@@ -85,6 +80,17 @@ class MaskingSite:
                 combine = np.add if self.name < peer else np.subtract  # as functions they wrap around in silence
                 masked[name] = np.asarray(combine(numbers, mask))
         return masked
+
+    def require_open(self, context: Context) -> None:
+        """Raise SiteError, as ``mask`` would, for a context in which nothing will be masked."""
+        names = context.participants
+        if self.name not in names or len(set(names)) != len(names) or not set(names) <= {self.name, *self._peers}:
+            raise SiteError("secure-sum-unknown-site")
+        if len(names) < FEWEST_SITES:
+            raise SiteError("secure-sum-too-few")
+        path = self._folder / _USED
+        if path.is_file() and context.slot in path.read_text(encoding="utf-8").splitlines():
+            raise SiteError("secure-sum-replayed")
 
     def _key(self, peer: str, context: Context) -> bytes:
         """The key of this pair for this context, the same on both sides."""

@@ -12,6 +12,7 @@ from medseg.errors import PlanError, SiteError
 from medseg.federation.anchored_loss import require_no_batch_statistics
 from medseg.federation.egress import Answer
 from medseg.federation.messages import JSON, Request
+from medseg.federation.privacy.training import patients_of
 from medseg.federation.site_run import SiteRun
 from medseg.networks.build import build_network
 from medseg.planning.plan import Plan
@@ -32,7 +33,14 @@ def answer(site: Site, request: Request) -> Answer:
         raise SiteError("too-few-cases")
     run.prepare()
     plan.save(run.folder / "plan.yaml")
-    return Answer({"cases": len(training), "held_out": len(held_out), "plan_sha256": request.plan_sha256})
+    return Answer(
+        {
+            "cases": len(training),
+            "patients": len(patients_of(training)),
+            "held_out": len(held_out),
+            "plan_sha256": request.plan_sha256,
+        }
+    )
 
 
 def read_plan(value: JSON) -> Plan:

@@ -23,7 +23,7 @@ from medseg.cases.folds import make_folds
 from medseg.cases.formats import read_dataset
 from medseg.cases.labels import LabelTable
 from medseg.errors import SiteError
-from medseg.federation.messages import Reply, Request, hash_arrays
+from medseg.federation.messages import Reply, Request
 from medseg.federation.run_settings import RunSettings
 from medseg.files import written_whole
 from medseg.inference.model import preparation_of
@@ -85,8 +85,20 @@ class SiteRun:
 
     @cached_property
     def split(self) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-        """(cases to train on, cases held out)."""
-        return training_and_held_out(self.site, self.dataset)
+        """(cases to train on, cases held out): the dataset's own test set, else its first fold.
+
+        At a site that doesn't train everything is held out.
+        """
+        dataset = self.dataset
+        if "train" not in self.site.policy.actions:
+            return (), (*dataset.cases, *dataset.test)
+        if dataset.test:
+            return dataset.cases, dataset.test
+        training, held_out = (set(names) for names in make_folds(dataset).split(0))
+        return (
+            tuple(case for case in dataset.cases if case.name in training),
+            tuple(case for case in dataset.cases if case.name in held_out),
+        )
 
     def prepare(self) -> None:
         """Prepare every case that is not yet. Raises DatasetError."""
@@ -139,26 +151,11 @@ class SiteRun:
         _forget(self._files("reply", ".bin"), request.round)
 
     def _reply_file(self, request: Request) -> Path:
-        return self.folder / f"reply_{request.round:06d}_{hash_arrays(request.arrays)[:16]}.bin"
+        digest = hashlib.sha256(request.to_bytes()).hexdigest()
+        return self.folder / f"reply_{request.round:06d}_{digest[:16]}.bin"
 
     def _files(self, kind: str, suffix: str) -> list[Path]:
         return sorted(self.folder.glob(f"{kind}_*{suffix}"))
-
-
-def training_and_held_out(site: Site, dataset: Dataset) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-    """(cases to train on, cases held out): the dataset's own test set, else its first fold.
-
-    At a site that doesn't train everything is held out.
-    """
-    if "train" not in site.policy.actions:
-        return (), (*dataset.cases, *dataset.test)
-    if dataset.test:
-        return dataset.cases, dataset.test
-    training, held_out = (set(names) for names in make_folds(dataset).split(0))
-    return (
-        tuple(case for case in dataset.cases if case.name in training),
-        tuple(case for case in dataset.cases if case.name in held_out),
-    )
 
 
 def _folder(site: Site, run: str) -> Path:

@@ -22,7 +22,10 @@ from medseg.federation.anchored_loss import AnchoredLoss
 from medseg.federation.compression import compress
 from medseg.federation.egress import Answer
 from medseg.federation.messages import Arrays, Reply, Request, hash_arrays
+from medseg.federation.privacy.training import noised_sum, patients_of, train_privately
 from medseg.federation.run_settings import RunSettings, read_settings
+from medseg.federation.secure_site import Masking, read_joint
+from medseg.federation.site_privacy import charge_round, require_allowed
 from medseg.federation.site_run import SiteRun
 from medseg.inference.devices import choose_device, choose_precision
 from medseg.training.fold import new_network
@@ -50,6 +53,8 @@ def answer(site: Site, request: Request) -> Answer:
     run, settings = SiteRun.begun(site, request), read_settings(request.header.get("settings"))
     if not 1 <= request.round <= settings.rounds:
         raise SiteError("bad-round")
+    require_allowed(site.policy, settings)
+    masking = Masking.begun(site.name, site.folder, request) if settings.is_masked else None
     recipe = run.recipe(settings)
     torch.set_num_threads(recipe.threads)
     fabric = _fabric(site)
@@ -57,13 +62,21 @@ def answer(site: Site, request: Request) -> Answer:
     weights = merged_weights(recipe, settings, part_of(request.arrays, "weights"), state)
     dice = _look(run, recipe, fabric, weights)
     turn = _Turn(settings, recipe, run, request, weights, state)
-    portion = turn.train(fabric)
-    arrays, kept = turn.answer(portion)
+    account = charge_round(run, request.round, settings, turn.patients) if settings.privacy.per_patient else None
+    if settings.privacy.mode == "secure_patient":
+        arrays, kept, loss = turn.gradient(fabric), dict(state), None
+    else:
+        portion = turn.train(fabric)
+        arrays, kept = turn.answer(portion)
+        loss = portion.loss if account is None else None
+    if masking is not None:
+        arrays = masking.answer({name.removeprefix("delta."): array for name, array in arrays.items()})
     run.keep_state(request.round, kept)
     header = {
         "cases": len(recipe.training_cases),
-        "loss": portion.loss,
+        "loss": loss,
         "dice": dice,
+        "privacy": account and account.model_dump(mode="json"),
         "plan_sha256": request.plan_sha256,
         "weights_sha256": hash_arrays(request.arrays),
     }
@@ -85,6 +98,19 @@ class _Turn:
         """The iterations of this round, by the agreed schedule."""
         first = (self.request.round - 1) * self.settings.steps
         optimizer = {name: value for name, value in self.state.items() if name.startswith("optimizer.")}
+        if self.settings.privacy.per_patient:
+            return train_privately(
+                fabric,
+                self.recipe,
+                self.run.prepared,
+                self.patients,
+                self.settings.privacy,
+                self.weights,
+                optimizer,
+                first,
+                first + self.settings.steps,
+                self.settings.proximal_mu,
+            )
         return train_portion(
             fabric,
             self.recipe,
@@ -95,6 +121,20 @@ class _Turn:
             first + self.settings.steps,
             self._anchored,
         )
+
+    @property
+    def patients(self) -> dict[str, tuple[str, ...]]:
+        """The training cases of each patient."""
+        return patients_of(self.run.split[0])
+
+    def gradient(self, fabric: Fabric) -> dict[str, np.ndarray]:
+        """The noised sum of the gradients of the patients drawn, with this site's share of the noise."""
+        sites = len(read_joint(self.request.header.get("secure_sum")).participants)
+        privacy, iteration = self.settings.privacy, self.request.round - 1
+        found = noised_sum(
+            fabric, self.recipe, self.run.prepared, self.patients, privacy, self.weights, iteration, sites
+        )
+        return {f"delta.{name}": gradient.numpy() for name, gradient in found.items()}
 
     def _anchored(self, loss: nn.Module, network: nn.Module) -> nn.Module:
         settings = self.settings

@@ -13,6 +13,7 @@ from medseg.errors import SiteError
 from medseg.federation.aggregation import norm_of
 from medseg.federation.compression import restore
 from medseg.federation.messages import Reply, Request, hash_arrays
+from medseg.federation.privacy.certificate import SiteAccount
 from medseg.federation.run_settings import RunSettings
 
 _FEWEST_NORMS = 3
@@ -31,6 +32,7 @@ def read_change(
         raise SiteError("other-plan")
     if reply.header.get("weights_sha256") != hash_arrays(request.arrays):
         raise SiteError("other-weights")
+    require_account(site, reply, settings)
     prefixes = ("delta.", "control.") if settings.control else ("delta.",)
     if not all(name.startswith(prefixes) for name in reply.arrays):
         raise SiteError("bad-update-names")
@@ -40,6 +42,29 @@ def read_change(
         if not np.isfinite(array).all():
             raise SiteError("not-finite")
     return delta, control
+
+
+def read_account(site: str, reply: Reply) -> SiteAccount | None:
+    """What the site says its patients have spent; None where nothing is counted. Raises SiteError("bad-account")."""
+    value = reply.header.get("privacy")
+    if value is None:
+        return None
+    try:
+        account = SiteAccount.model_validate(value)
+    except ValueError:
+        raise SiteError("bad-account") from None
+    if account.site != site:
+        raise SiteError("bad-account")
+    return account
+
+
+def require_account(site: str, reply: Reply, settings: RunSettings) -> None:
+    """Raise SiteError("bad-account") where patients are protected and the site does not say at what cost."""
+    account = read_account(site, reply)
+    if not settings.privacy.per_patient:
+        return
+    if account is None or account.mechanism.noise_multiplier != settings.privacy.noise_multiplier:
+        raise SiteError("bad-account")
 
 
 def too_long(norms: Mapping[str, float], earlier: Sequence[float], factor: float) -> set[str]:

@@ -33,9 +33,7 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class Measured:
-    """What one Case adds to the Fingerprint."""
-
+class _Measured:
     case: CaseMeasurements
     relative_volume: float
     samples: tuple[Sample, ...]
@@ -54,7 +52,7 @@ def measure_fingerprint(
         raise DatasetError(f"Dataset '{dataset.name}' has no cases with labels, so there is nothing to measure.")
     draws = sample // len(dataset.cases)
     complaints: list[Complaint] = []
-    measured: list[Measured] = []
+    measured: list[_Measured] = []
     progress.start(f"Measuring {len(dataset.cases)} cases", len(dataset.cases))
     pending: list[list[Sample]] = [[] for _ in dataset.channels]
     with _mapper(workers) as run:
@@ -81,7 +79,7 @@ def measure_fingerprint(
     )
 
 
-def measure_case(case: Case, dataset: Dataset, orientation: Orientation, draws: int) -> Measured:
+def measure_case(case: Case, dataset: Dataset, orientation: Orientation, draws: int) -> _Measured:
     """One Case's measurements and its sample of ``draws`` foreground voxels per channel.
 
     Raises DatasetError or GeometryError when it can't be read, and DatasetError where structures have a side but the
@@ -110,10 +108,10 @@ def measure_case(case: Case, dataset: Dataset, orientation: Orientation, draws: 
         voxel_hash=voxel_hash(image, labels),
         thumbnail=thumbnail_of(image.array),
     )
-    return Measured(measurements, math.prod(size) / math.prod(image.shape), samples)
+    return _Measured(measurements, math.prod(size) / math.prod(image.shape), samples)
 
 
-def _try_measure(case: Case, dataset: Dataset, orientation: Orientation, draws: int) -> Measured | Complaint:
+def _try_measure(case: Case, dataset: Dataset, orientation: Orientation, draws: int) -> _Measured | Complaint:
     try:
         return measure_case(case, dataset, orientation, draws)
     except ImageFileError as error:

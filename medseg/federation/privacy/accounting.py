@@ -11,7 +11,8 @@ from __future__ import annotations
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 
 from pydantic import Field, NonNegativeInt, PositiveFloat
 
@@ -49,9 +50,7 @@ def epsilon_rdp(history: Iterable[Mechanism], delta: float) -> float:
     accountant.history = _merged(history)
     if not accountant.history:
         return 0.0
-    with warnings.catch_warnings():
-        # An optimum at the end of the list of orders could be bettered beyond it: the bound holds nevertheless.
-        warnings.filterwarnings("ignore", message="Optimal order is the")
+    with _at_the_end_of_the_orders():
         return max(float(accountant.get_epsilon(delta, alphas=_ORDERS)), 0.0)
 
 
@@ -69,7 +68,8 @@ def epsilon_tight(history: Iterable[Mechanism], delta: float) -> float | None:
 
     accountant = PRVAccountant()
     accountant.history = steps
-    found = float(accountant.get_epsilon(delta))
+    with _at_the_end_of_the_orders():
+        found = float(accountant.get_epsilon(delta))
     return found if math.isfinite(found) else None
 
 
@@ -103,8 +103,7 @@ def noise_for(epsilon: float, delta: float, sample_rate: float, steps: int) -> f
     from opacus.accountants.utils import get_noise_multiplier
 
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="Optimal order is the")
+        with _at_the_end_of_the_orders():
             return float(
                 get_noise_multiplier(
                     target_epsilon=epsilon,
@@ -126,6 +125,14 @@ def noise_for(epsilon: float, delta: float, sample_rate: float, steps: int) -> f
 def history_of(steps: Iterable[tuple[float, float, int]]) -> list[Mechanism]:
     """Opacus' triples (noise multiplier, sampling rate, steps) as Mechanisms."""
     return [Mechanism(sample_rate=rate, noise_multiplier=sigma, steps=count) for sigma, rate, count in steps]
+
+
+@contextmanager
+def _at_the_end_of_the_orders() -> Iterator[None]:
+    """An optimum at the end of the list of orders could be bettered beyond it; the bound holds nevertheless."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Optimal order is the")
+        yield
 
 
 def _merged(history: Iterable[Mechanism]) -> list[tuple[float, float, int]]:
