@@ -111,6 +111,27 @@ def tiny_plan(dimensions: int = 3, batch_size: int = 2) -> Plan:
     )
 
 
+def shallow_configuration(patch, batch_size: int = 2, dimensions: int = 3) -> ConfigurationPlan:
+    """Two stages of two convolutions each."""
+    step = (2, 2, 2) if dimensions == 3 else (1, 2, 2)
+    network = NetworkPlan(
+        features=(4, 8),
+        strides=((1, 1, 1), step),
+        kernels=((3, 3, 3) if dimensions == 3 else (1, 3, 3),) * 2,
+        encoder_convolutions=(2, 2),
+        decoder_convolutions=(2,),
+    )
+    return ConfigurationPlan(
+        dimensions=dimensions,
+        spacing=(1, 1, 1),
+        median_shape=patch,
+        patch_size=patch,
+        batch_size=batch_size,
+        batch_dice=False,
+        network=network,
+    )
+
+
 def tiny_recipe(iterations: int = 6, every: int = 2, **training: object) -> Recipe:
     """A settled recipe on four of the tiny cases, two held out."""
     plan = tiny_plan()

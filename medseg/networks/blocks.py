@@ -102,13 +102,7 @@ class ResidualBlock(nn.Module):
     """
 
     def __init__(
-        self,
-        dimensions: int,
-        c_in: int,
-        c_out: int,
-        kernel: Triple,
-        stride: Triple = (1, 1, 1),
-        dilation: int = 1,
+        self, dimensions: int, c_in: int, c_out: int, kernel: Triple, stride: Triple = (1, 1, 1), dilation: int = 1
     ) -> None:
         super().__init__()
         self.conv1 = ConvBlock(dimensions, c_in, c_out, kernel, stride, dilation=dilation)
@@ -132,14 +126,7 @@ class ResidualStage(nn.Module):
     """Several ResidualBlocks in a row; the first one changes the number of channels and the resolution."""
 
     def __init__(
-        self,
-        dimensions: int,
-        c_in: int,
-        c_out: int,
-        kernel: Triple,
-        stride: Triple,
-        blocks: int,
-        dilation: int = 1,
+        self, dimensions: int, c_in: int, c_out: int, kernel: Triple, stride: Triple, blocks: int, dilation: int = 1
     ) -> None:
         super().__init__()
         first = ResidualBlock(dimensions, c_in, c_out, kernel, stride, dilation)

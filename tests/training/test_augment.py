@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from scipy import ndimage
 
-from medseg.planning.plan import AugmentationPlan, ConfigurationPlan, NetworkPlan, TrainingPlan
+from medseg.planning.plan import AugmentationPlan, TrainingPlan
 from medseg.training import augmentation_intensity as intensity
 from medseg.training import augmentation_scanner as scanner
 from medseg.training import augmentation_spatial as spatial
@@ -16,28 +16,14 @@ from medseg.training.augment import augment_batch
 from medseg.training.augmentation_colour import change_colour, change_stain, colour_channels
 from medseg.training.augmentation_deform import deform, exchange_boxes
 
+from tiny import shallow_configuration
+
 STEPS = tuple(AugmentationPlan.model_fields)
 OFF = AugmentationPlan(**dict.fromkeys(STEPS, False))
 
 
 def a_configuration(patch=(12, 16, 14), dimensions=3):
-    step = (2, 2, 2) if dimensions == 3 else (1, 2, 2)
-    network = NetworkPlan(
-        features=(4, 8),
-        strides=((1, 1, 1), step),
-        kernels=((3, 3, 3) if dimensions == 3 else (1, 3, 3),) * 2,
-        encoder_convolutions=(2, 2),
-        decoder_convolutions=(2,),
-    )
-    return ConfigurationPlan(
-        dimensions=dimensions,
-        spacing=(1, 1, 1),
-        median_shape=patch,
-        patch_size=patch,
-        batch_size=2,
-        batch_dice=False,
-        network=network,
-    )
+    return shallow_configuration(patch, dimensions=dimensions)
 
 
 def a_plan(augmentation=None, seed=1, **steps):

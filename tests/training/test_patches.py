@@ -10,37 +10,21 @@ import torch
 
 from medseg.cases.labels import Label, LabelTable
 from medseg.errors import PlanError
-from medseg.planning.plan import AugmentationPlan, ConfigurationPlan, NetworkPlan, OptimizerPlan, TrainingPlan
+from medseg.planning.plan import AugmentationPlan, OptimizerPlan, TrainingPlan
 from medseg.preprocessing.store import PreparedRecord, sample_locations
 from medseg.training.augmentation_spatial import initial_patch_size
 from medseg.training.patches import PatchDataset, cut, make_loader
 from medseg.training.recipe import Recipe
 from medseg.training.schedule import Part, Stretch
 
-from tiny import write_prepared
+from tiny import shallow_configuration, write_prepared
 
 TABLE = LabelTable(labels=tuple(Label(name=f"structure {value}", value=value) for value in (1, 2, 3)))
 STILL = AugmentationPlan(rotation=False, scaling=False)
 
 
 def a_configuration(patch=(8, 8, 8), batch_size=3, dimensions=3):
-    step = (2, 2, 2) if dimensions == 3 else (1, 2, 2)
-    network = NetworkPlan(
-        features=(4, 8),
-        strides=((1, 1, 1), step),
-        kernels=((3, 3, 3) if dimensions == 3 else (1, 3, 3),) * 2,
-        encoder_convolutions=(2, 2),
-        decoder_convolutions=(2,),
-    )
-    return ConfigurationPlan(
-        dimensions=dimensions,
-        spacing=(1, 1, 1),
-        median_shape=patch,
-        patch_size=patch,
-        batch_size=batch_size,
-        batch_dice=False,
-        network=network,
-    )
+    return shallow_configuration(patch, batch_size, dimensions)
 
 
 def a_recipe(cases=("a", "b"), augmentation=STILL, seed=1, foreground_share=0.33, **configuration):
