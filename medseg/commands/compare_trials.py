@@ -18,6 +18,7 @@ from medseg.cases.formats import save_dataset
 from medseg.commands.train_job import TrainJob, cases_of
 from medseg.documents import Document
 from medseg.errors import CheckpointError, MedsegError
+from medseg.files import hash_content
 from medseg.paths import Workspace
 from medseg.planning.override import with_network
 from medseg.planning.plan import Plan
@@ -98,7 +99,8 @@ def require_same(comparison: Comparison) -> None:
     """Note what all trainings share. Raises CheckpointError where the folder holds those of another plan or budget."""
     training, validation = cases_of(comparison.job, comparison.fold)
     shared = _Record(
-        plan=comparison.job.plan.content_hash(),
+        # A setting that a later version adds, left at its default, changes nothing.
+        plan=hash_content(comparison.job.plan.model_dump(mode="json", exclude_defaults=True)),
         configuration=comparison.job.name,
         fold=comparison.fold,
         iterations=comparison.iterations,

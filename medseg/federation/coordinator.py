@@ -15,7 +15,8 @@ from torch import Tensor
 from medseg.cases.labels import LabelTable
 from medseg.errors import PlanError, SiteError
 from medseg.federation.anchored_loss import require_no_batch_statistics
-from medseg.federation.messages import Reply, Request, Transport
+from medseg.federation.messages import JSON, Reply, Request, Transport
+from medseg.federation.planning import PooledFingerprint, declared_machine, pool_fingerprints, smallest_machine
 from medseg.federation.protection import require_compatible, settled_privacy
 from medseg.federation.run_settings import RunSettings
 from medseg.federation.run_state import RoundPolicy, RunState
@@ -24,7 +25,9 @@ from medseg.inference.model import preparation_of
 from medseg.networks.build import build_network
 from medseg.networks.weights import save_weights
 from medseg.paths import Workspace
-from medseg.planning.plan import OptimizerPlan, Plan
+from medseg.planning.plan import Machine, OptimizerPlan, Plan
+from medseg.planning.presets import Preset
+from medseg.planning.rules import Planned, plan_dataset
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -46,6 +49,39 @@ def federated_plan(plan: Plan, settings: RunSettings) -> Plan:
     return plan.model_copy(update={"training": plan.training.model_copy(update={"optimizer": plain})})
 
 
+def plan_sites(
+    transport: Transport,
+    sites: Sequence[str],
+    run: str,
+    channels: Sequence[str],
+    table: LabelTable,
+    preset: Preset,
+    seconds: float | None,
+    deadline_s: float,
+    machine: Machine | None = None,
+) -> tuple[Planned, PooledFingerprint]:
+    """The Plan for all sites' cases from their histograms, small enough for the smallest machine that they declare.
+
+    ``machine`` is the one to plan for where no site declares any; ``seconds`` is the time for training. Raises
+    SiteError naming each site that can't take part, and its code; PlanError.
+    """
+    agreed: dict[str, JSON] = {
+        "orientation": preset.orientation,
+        "channels": list(channels),
+        "labels": list(table.names),
+        "targets": list(table.target_names),
+    }
+    replies = transport.exchange(dict.fromkeys(sites, Request("fingerprint", run, 0, "", agreed)), deadline_s)
+    _require_all(replies, sites)
+    cases = sum(_count(replies[site].header.get("cases")) for site in sites)
+    pooled = pool_fingerprints(
+        run, preset.orientation, channels, table, cases, [replies[site].arrays for site in sorted(sites)]
+    )
+    declared = [found for site in sorted(sites) if (found := declared_machine(replies[site].header)) is not None]
+    smallest = smallest_machine(declared) if declared else machine or Machine(device="any")
+    return plan_dataset(pooled, table, preset, smallest, seconds), pooled
+
+
 def first_weights(plan: Plan, table: LabelTable) -> dict[str, np.ndarray]:
     """Random weights that follow from the plan's seed. Raises SiteError where the network counts batches."""
     configuration = plan.configuration(None)[1]
@@ -62,13 +98,7 @@ def prepare_sites(
     header = {"plan": plan.content(), "labels": list(table.names), "targets": list(table.target_names)}
     request = Request("prepare", run, 0, plan.content_hash(), header)
     replies = transport.exchange(dict.fromkeys(sites, request), deadline_s)
-    wrong = {site: replies[site].error if site in replies else "no-answer" for site in sites}
-    wrong = {site: code for site, code in wrong.items() if code is not None}
-    if wrong:
-        raise SiteError(
-            "Not every site can take part: " + ", ".join(f"{site} ({code})" for site, code in sorted(wrong.items()))
-            + ". Its own errors.log says more; try again when it is mended, or leave the site out."
-        )  # fmt: skip
+    _require_all(replies, sites)
     return replies
 
 
@@ -168,6 +198,16 @@ def evaluate_at(
     }
     request = Request("evaluate", state.run, state.round, state.plan_sha256, header, arrays)
     return transport.exchange(dict.fromkeys(sites, request), deadline_s)
+
+
+def _require_all(replies: Mapping[str, Reply], sites: Sequence[str]) -> None:
+    wrong = {site: replies[site].error if site in replies else "no-answer" for site in sites}
+    named = ", ".join(f"{site} ({code})" for site, code in sorted(wrong.items()) if code is not None)
+    if named:
+        raise SiteError(
+            f"Not every site can take part: {named}. Its own errors.log says more; try again when it is mended, or "
+            "leave the site out."
+        )
 
 
 def _count(value: object) -> int:

@@ -35,6 +35,10 @@ def _count(value: JSON, _: SitePolicy) -> JSON:
     return value
 
 
+def _some(value: JSON, policy: SitePolicy) -> JSON:
+    return None if value is None else _count(value, policy)
+
+
 def _metric(value: JSON, policy: SitePolicy) -> JSON:
     if value is None:
         return None
@@ -89,6 +93,7 @@ Field = Callable[[JSON, SitePolicy], JSON]
 
 HEADERS: dict[str, dict[str, Field]] = {
     "check": {"cases": _count, "passes": _flag, "codes": _codes},
+    "fingerprint": {"cases": _count, "device": _code, "memory_bytes": _some, "flops_per_second": _some},
     "prepare": {"cases": _count, "patients": _count, "held_out": _count, "plan_sha256": _sha256},
     "train": {
         "cases": _count,
@@ -109,7 +114,10 @@ HEADERS: dict[str, dict[str, Field]] = {
 }
 """Of every action the fields of its header that may leave."""
 
-ARRAYS: dict[str, re.Pattern[str]] = {"train": re.compile(r"(delta|control|masked)\..+")}
+ARRAYS: dict[str, re.Pattern[str]] = {
+    "fingerprint": re.compile(r"relative_volume|(spacing|size|extent)\.[zyx]|(share|intensity)\.\d+"),
+    "train": re.compile(r"(delta|control|masked)\..+"),
+}
 """Of every action the names of its arrays that may leave; none where it is not listed."""
 
 

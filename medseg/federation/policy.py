@@ -17,6 +17,10 @@ class SitePolicy(Record):
     """What the site answers at all."""
     min_count: PositiveInt = 5
     """Fewest patients over whom anything is counted or averaged before it leaves."""
+    fingerprint_noise: float = Field(default=0.0, ge=0)
+    """Standard deviation of Gaussian noise on every bin of the histograms from which the plan is made; 0 for none."""
+    suppress_below: PositiveInt = 1
+    """Bins of fewer cases count as empty; 3 hides those of one or two, and moves quantiles where cases are few."""
     max_rounds: PositiveInt = 1000
     """Rounds of training in one run."""
     max_gigabytes: PositiveFloat = 100

@@ -17,9 +17,11 @@ from medseg.errors import SiteError
 from medseg.federation.egress import Answer, release, release_error
 from medseg.federation.messages import Reply, Request
 from medseg.federation.policy import SitePolicy
+from medseg.planning.plan import Machine
 
 ACTIONS: dict[str, str] = {
     "check": "site_check",
+    "fingerprint": "site_fingerprint",
     "prepare": "site_prepare",
     "train": "site_train",
     "evaluate": "site_evaluate",
@@ -42,6 +44,8 @@ class Site:
     policy: SitePolicy = field(default_factory=SitePolicy)
     device: str = "auto"
     """Where it computes: auto, cpu, cuda, mps."""
+    machine: Machine | None = None
+    """What it declares to have, so that the common plan fits; nothing is declared by default."""
     mirrors: bool = False
     """Whether predictions are averaged over mirror images, which takes up to 8 times as long."""
 

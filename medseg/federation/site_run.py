@@ -85,20 +85,8 @@ class SiteRun:
 
     @cached_property
     def split(self) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
-        """(cases to train on, cases held out): the dataset's own test set, else its first fold.
-
-        At a site that doesn't train everything is held out.
-        """
-        dataset = self.dataset
-        if "train" not in self.site.policy.actions:
-            return (), (*dataset.cases, *dataset.test)
-        if dataset.test:
-            return dataset.cases, dataset.test
-        training, held_out = (set(names) for names in make_folds(dataset).split(0))
-        return (
-            tuple(case for case in dataset.cases if case.name in training),
-            tuple(case for case in dataset.cases if case.name in held_out),
-        )
+        """(cases to train on, cases held out)."""
+        return training_and_held_out(self.site, self.dataset)
 
     def prepare(self) -> None:
         """Prepare every case that is not yet. Raises DatasetError."""
@@ -156,6 +144,22 @@ class SiteRun:
 
     def _files(self, kind: str, suffix: str) -> list[Path]:
         return sorted(self.folder.glob(f"{kind}_*{suffix}"))
+
+
+def training_and_held_out(site: Site, dataset: Dataset) -> tuple[tuple[Case, ...], tuple[Case, ...]]:
+    """(cases to train on, cases held out): the dataset's own test set, else its first fold.
+
+    At a site that doesn't train everything is held out.
+    """
+    if "train" not in site.policy.actions:
+        return (), (*dataset.cases, *dataset.test)
+    if dataset.test:
+        return dataset.cases, dataset.test
+    training, held_out = (set(names) for names in make_folds(dataset).split(0))
+    return (
+        tuple(case for case in dataset.cases if case.name in training),
+        tuple(case for case in dataset.cases if case.name in held_out),
+    )
 
 
 def _folder(site: Site, run: str) -> Path:

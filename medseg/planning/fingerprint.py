@@ -7,7 +7,11 @@ from __future__ import annotations
 
 from typing import ClassVar, Literal
 
+import numpy as np
+from numpy.typing import NDArray
+
 from medseg.arrays import Spacing, Triple
+from medseg.cases.labels import Target
 from medseg.documents import Document, Record
 from medseg.errors import MedsegError, PlanError
 
@@ -60,3 +64,38 @@ class Fingerprint(Document):
     cases: tuple[CaseMeasurements, ...]
     median_relative_volume: float
     """Median over Cases of cropped volume / full volume."""
+
+    # What the rules ask of a Fingerprint; one that was pooled over sites has no Cases to answer from, but histograms.
+
+    @property
+    def count(self) -> int:
+        """How many Cases were measured."""
+        return len(self.cases)
+
+    def spacing_percentile(self, percent: float) -> NDArray[np.float64]:
+        """Of the spacings of each axis, mm, (z, y, x)."""
+        return np.percentile(np.array([case.spacing for case in self.cases], dtype=np.float64), percent, 0)
+
+    def size_percentile(self, percent: float) -> NDArray[np.float64]:
+        """Of the cropped sizes of each axis, voxels, (z, y, x)."""
+        return np.percentile(np.array([case.cropped_shape for case in self.cases]), percent, 0)
+
+    def median_resampled(self, target: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Median over Cases of the cropped size at a target spacing, voxels, (z, y, x); halves occur."""
+        resampled = [
+            [round(old / new * n) for n, old, new in zip(case.cropped_shape, case.spacing, target, strict=True)]
+            for case in self.cases
+        ]
+        return np.median(resampled, 0)
+
+    def share_of(self, target: Target, number: int) -> tuple[float, int]:
+        """(median share of the volume over the Cases that hold a target, how many do); ``number`` is its place.
+
+        The share is 0 where no Case holds it.
+        """
+        del number  # label voxels tell
+        shares = [
+            sum(case.label_voxels[index] for index in target.indices) / np.prod(case.shape) for case in self.cases
+        ]
+        held = [share for share in shares if share > 0]
+        return (float(np.median(held)) if held else 0.0), len(held)

@@ -33,7 +33,9 @@ _T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
-class _Measured:
+class Measured:
+    """What one Case adds to the Fingerprint."""
+
     case: CaseMeasurements
     relative_volume: float
     samples: tuple[Sample, ...]
@@ -52,7 +54,7 @@ def measure_fingerprint(
         raise DatasetError(f"Dataset '{dataset.name}' has no cases with labels, so there is nothing to measure.")
     draws = sample // len(dataset.cases)
     complaints: list[Complaint] = []
-    measured: list[_Measured] = []
+    measured: list[Measured] = []
     progress.start(f"Measuring {len(dataset.cases)} cases", len(dataset.cases))
     pending: list[list[Sample]] = [[] for _ in dataset.channels]
     with _mapper(workers) as run:
@@ -79,7 +81,7 @@ def measure_fingerprint(
     )
 
 
-def measure_case(case: Case, dataset: Dataset, orientation: Orientation, draws: int) -> _Measured:
+def measure_case(case: Case, dataset: Dataset, orientation: Orientation, draws: int) -> Measured:
     """One Case's measurements and its sample of ``draws`` foreground voxels per channel.
 
     Raises DatasetError or GeometryError when it can't be read, and DatasetError where structures have a side but the
@@ -108,10 +110,10 @@ def measure_case(case: Case, dataset: Dataset, orientation: Orientation, draws: 
         voxel_hash=voxel_hash(image, labels),
         thumbnail=thumbnail_of(image.array),
     )
-    return _Measured(measurements, math.prod(size) / math.prod(image.shape), samples)
+    return Measured(measurements, math.prod(size) / math.prod(image.shape), samples)
 
 
-def _try_measure(case: Case, dataset: Dataset, orientation: Orientation, draws: int) -> _Measured | Complaint:
+def _try_measure(case: Case, dataset: Dataset, orientation: Orientation, draws: int) -> Measured | Complaint:
     try:
         return measure_case(case, dataset, orientation, draws)
     except ImageFileError as error:

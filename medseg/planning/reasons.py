@@ -59,7 +59,7 @@ def grid_reasons(fingerprint: Fingerprint, preset: Preset, grid: TargetGrid) -> 
         "default_configuration": "the images are single slices"
         if grid.flat
         else "the images are volumes, and this one needs no other before it",
-        "fingerprint": f"content hash of the measurements of {len(fingerprint.cases)} cases",
+        "fingerprint": f"content hash of the measurements of {fingerprint.count} cases",
     }
 
 

@@ -67,9 +67,9 @@ def plan_dataset(
             f"The fingerprint is measured in {fingerprint.orientation} orientation, but preset '{preset.name}' plans "
             f"in {preset.orientation}. Measure it again with this preset."
         )
-    if not fingerprint.cases:
+    if not fingerprint.count:
         raise PlanError(f"The fingerprint of '{fingerprint.dataset}' holds no cases, so there is nothing to plan from.")
-    grid = find_target_grid(fingerprint.cases)
+    grid = find_target_grid(fingerprint)
     means = means_of(preset, machine, seconds)
     configurations, sizes = _configurations(fingerprint, labels, preset, machine, grid, means)
     reasons = {}
@@ -132,7 +132,7 @@ def _for_small_structures(
     small = () if preset.small_structures == "off" else find_small(fingerprint, labels, preset.small_below)
     if not small:
         return training, {}
-    why = describe_small(small, len(fingerprint.cases))
+    why = describe_small(small, fingerprint.count)
     applied = preset.small_structures == "apply"
     reason = why if applied else f"off; may help, since {why}"
     keys = ("balanced", "size_aware", "copy_paste", "rare")
@@ -164,7 +164,7 @@ def _configurations(
     means: Means | None,
 ) -> tuple[dict[ConfigurationName, ConfigurationPlan], dict[ConfigurationName, Sized]]:
     """Every configuration that the Dataset warrants, and what decided its size."""
-    voxels = math.prod(grid.median_shape) * len(fingerprint.cases)
+    voxels = math.prod(grid.median_shape) * fingerprint.count
     flat = make_sizing(2, len(fingerprint.channels), labels.outputs, preset, machine)
     sized: dict[ConfigurationName, Sized] = {}
     sized["2d"] = _sized(flat, means, grid.spacing[1:], grid.median_shape[1:], voxels)
@@ -173,7 +173,7 @@ def _configurations(
     if not grid.flat:
         solid = make_sizing(3, len(fingerprint.channels), labels.outputs, preset, machine)
         full = _sized(solid, means, grid.spacing, grid.median_shape, voxels)
-        lowres = _lowres(solid, means, preset, grid, full, len(fingerprint.cases))
+        lowres = _lowres(solid, means, preset, grid, full, fingerprint.count)
         sized["3d_fullres"] = full
         planned["3d_fullres"] = _configuration(3, grid, full, batch_dice=lowres is not None)
         if lowres is not None:

@@ -9,8 +9,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
-
 from medseg.cases.labels import LabelTable
 from medseg.cases.laterality import named_by_side
 from medseg.planning.fingerprint import Fingerprint
@@ -36,19 +34,11 @@ class SmallStructure:
 
 def find_small(fingerprint: Fingerprint, labels: LabelTable, below: float) -> tuple[SmallStructure, ...]:
     """Targets whose median share of the volume is under ``below``, or that few of the Cases hold."""
-    total = len(fingerprint.cases)
     found = []
-    for target in labels.targets:
-        shares = [
-            sum(case.label_voxels[index] for index in target.indices) / np.prod(case.shape)
-            for case in fingerprint.cases
-        ]
-        held = [share for share in shares if share > 0]
-        if not held:
-            continue
-        share = float(np.median(held))
-        if share < below or len(held) < _RARE * total:
-            found.append(SmallStructure(target.name, share, len(held), share < below))
+    for number, target in enumerate(labels.targets):
+        share, holders = fingerprint.share_of(target, number)
+        if holders and (share < below or holders < _RARE * fingerprint.count):
+            found.append(SmallStructure(target.name, share, holders, share < below))
     return tuple(found)
 
 

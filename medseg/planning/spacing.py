@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from medseg.arrays import Spacing, Triple
-from medseg.planning.fingerprint import CaseMeasurements
+from medseg.planning.fingerprint import Fingerprint
 
 COARSE = 3.0
 """An axis is coarse with few slices when its spacing is more than this many times the others', and this many times its
@@ -36,20 +36,14 @@ class TargetGrid:
     """Whether the images are single slices."""
 
 
-def find_target_grid(cases: Sequence[CaseMeasurements]) -> TargetGrid:
+def find_target_grid(fingerprint: Fingerprint) -> TargetGrid:
     """Target spacing, axis order and median shape of the Cases (in the Fingerprint's orientation)."""
-    spacings = np.array([case.spacing for case in cases], dtype=np.float64)
-    shapes = np.array([case.cropped_shape for case in cases])
-    target, finer = _target_spacing(spacings, shapes)
-    flat_axes = [a for a in range(3) if np.median(shapes[:, a]) == 1]
+    target, finer = _target_spacing(fingerprint)
+    flat_axes = [a for a in range(3) if fingerprint.size_percentile(50)[a] == 1]
     coarsest = int(np.argmax(target)) if not flat_axes else max(flat_axes, key=lambda a: float(target[a]))
     order = ((0, 1, 2), (1, 0, 2), (2, 0, 1))[coarsest]
-    resampled = [
-        [round(old / new * n) for n, old, new in zip(shape, spacing, target, strict=True)]
-        for shape, spacing in zip(shapes, spacings, strict=True)
-    ]
-    median = np.median(resampled, 0)
-    stored = np.median(spacings, 0)
+    median = fingerprint.median_resampled(target)
+    stored = fingerprint.spacing_percentile(50)
     return TargetGrid(
         axis_order=order,
         spacing=_in_order(target, order),
@@ -60,14 +54,14 @@ def find_target_grid(cases: Sequence[CaseMeasurements]) -> TargetGrid:
     )
 
 
-def _target_spacing(spacings: np.ndarray, shapes: np.ndarray) -> tuple[np.ndarray, bool]:
-    target = np.percentile(spacings, 50, 0)
-    size = np.percentile(shapes, 50, 0)
+def _target_spacing(fingerprint: Fingerprint) -> tuple[np.ndarray, bool]:
+    target = fingerprint.spacing_percentile(50)
+    size = fingerprint.size_percentile(50)
     coarsest = int(np.argmax(target))
     others = [a for a in range(3) if a != coarsest]
     coarse = target[coarsest] > COARSE * max(target[others]) and COARSE * size[coarsest] < min(size[others])
     if coarse:
-        tenth = float(np.percentile(spacings[:, coarsest], 10))
+        tenth = float(fingerprint.spacing_percentile(10)[coarsest])
         largest_other = float(max(target[others]))
         # nnU-Net keeps this axis the coarsest by a hair.
         target[coarsest] = tenth if tenth >= largest_other else largest_other + 1e-5

@@ -5,7 +5,7 @@ Run from the project's folder on a quiet machine, with the images of the Medical
 unequal size get images of four imagined scanners (spacing, contrast curve, noise, brightness over the image), a fifth
 hospital takes no part. For every seed (other cases, other weights) each arm begins with the same weights and sees as
 many patches; the table has the mean of the seeds and their spread. It writes ``results.json`` and ``results.md``.
-Words: ``seeds=3``, ``rounds=10``, ``steps=15``, ``processes=2``, ``arms=fedavg,fedprox,personalised``.
+Words: ``seeds=3``, ``rounds=10``, ``steps=18``, ``processes=3``, ``arms=fedavg,fedprox,personalised``.
 """
 
 import json
@@ -26,8 +26,8 @@ WORDS = {
     "output": "federated_results",
     "seeds": "3",
     "rounds": "10",
-    "steps": "15",
-    "processes": "2",
+    "steps": "18",
+    "processes": "3",
     "arms": "fedavg,fedprox,personalised",
     "baselines": "local,ensemble,centralised",
 }
@@ -213,7 +213,7 @@ def benchmark(arguments: list[str]) -> None:
     words = WORDS | dict(argument.split("=", 1) for argument in arguments)
     output = Path(words["output"])
     output.mkdir(parents=True, exist_ok=True)
-    os.environ["OMP_NUM_THREADS"] = "1"  # a process for each core
+    os.environ["OMP_NUM_THREADS"] = "1"  # each seed is a process of one thread
     with tempfile.TemporaryDirectory(prefix="medseg-federated-") as place:
         seeds = range(1, int(words["seeds"]) + 1)
         with ProcessPoolExecutor(int(words["processes"]), multiprocessing.get_context("spawn")) as workers:

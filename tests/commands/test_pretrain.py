@@ -2,15 +2,19 @@
 
 import json
 import shutil
+from dataclasses import replace
 
 import pytest
 
+from medseg.cases.dataset import Dataset
+from medseg.cases.folds import Folds, make_folds
+from medseg.cases.formats import save_dataset
 from medseg.cli import main
 from medseg.files import hash_file
 from medseg.networks.weights import load_weights
 from medseg.training.recipe import Recipe
 
-from tiny import write_tiny_dataset, write_tiny_workspace
+from tiny import TABLE, write_tiny_dataset, write_tiny_workspace
 
 
 @pytest.fixture
@@ -82,6 +86,27 @@ def test_a_folder_of_images_without_labels_is_enough(workspace, tmp_path, capsys
     assert len(more.cases) == 3
     assert train(workspace, f"init_from={workspace / 'pretrained'}", "iterations=1", "fold=1") == 0
     assert "held out here" not in capsys.readouterr().out
+
+
+def test_other_images_of_a_held_out_patient_or_one_of_the_test_set_are_left_out(workspace, tmp_path, capsys):
+    first, *others = write_tiny_dataset(tmp_path / "data", 8).cases
+    named = [
+        first,
+        *others[:3],
+        *(replace(case, labels=None) for case in others[3:6]),
+        replace(others[6], split="test"),
+    ]
+    patients = ["a", "b", "c", "d", "a", "e", "t", "t"]
+    cases = [replace(case, patient=patient) for case, patient in zip(named, patients, strict=True)]
+    dataset = Dataset("tiny", ("MR",), TABLE, tuple(cases[:4]), tuple(cases[4:7]), tuple(cases[7:]))
+    save_dataset(dataset, workspace / "dataset.yaml")
+    make_folds(dataset, 4).save(workspace / "folds.yaml")
+    folds = Folds.load(workspace / "folds.yaml")
+    fold = next(n for n, one in enumerate(folds.folds) if first.name in one.validation)
+    assert pretrain(workspace, "iterations=1", f"fold={fold}") == 0
+    recipe = Recipe.load(workspace / f"pretrained/3d_fullres/fold_{fold}/recipe.json")
+    assert recipe.validation_cases == (first.name,)
+    assert recipe.training_cases == tuple(case.name for case in (*others[:3], others[4]))
 
 
 def test_in_2d_and_for_every_image_it_shows_training_images(tmp_path, monkeypatch, capsys):

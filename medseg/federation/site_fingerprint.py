@@ -1,0 +1,67 @@
+"""What a site's cases measure, as counts on fixed grids: all that the common Plan needs of it.
+
+The Request's header holds ``orientation``, ``channels``, ``labels`` and ``targets`` as the sites have agreed on. Only
+cases that may be trained on are counted. A site with fewer than its ``min_count`` refuses.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from medseg.cases.formats import read_dataset
+from medseg.errors import SiteError
+from medseg.federation.egress import Answer
+from medseg.federation.messages import JSON, Request
+from medseg.federation.planning import DRAWS, count_cases
+from medseg.federation.policy import SitePolicy
+from medseg.federation.site_run import training_and_held_out
+from medseg.planning.measure import measure_case
+from medseg.planning.plan import Machine
+
+if TYPE_CHECKING:
+    from medseg.federation.site import Site
+
+
+def answer(site: Site, request: Request) -> Answer:
+    """Count: how many cases, the machine that the site declares, and the histograms."""
+    dataset, orientation = read_dataset(site.dataset), request.header.get("orientation")
+    if orientation not in ("canonical", "stored"):
+        raise SiteError("bad-settings")
+    table = dataset.labels
+    if request.header.get("labels") != list(table.names) or request.header.get("targets") != list(table.target_names):
+        raise SiteError("other-labels")
+    if request.header.get("channels") != list(dataset.channels):
+        raise SiteError("other-channels")
+    cases, _ = training_and_held_out(site, dataset)
+    patients = Counter(case.group for case in cases)
+    if len(patients) < site.policy.min_count:
+        raise SiteError("too-few-cases")
+    measured = [measure_case(case, dataset, orientation, DRAWS) for case in cases]
+    noisy = site.policy.fingerprint_noise > 0
+    # With noise a patient counts once, however many examinations he has had: that is what the noise is made for.
+    weights = [1 / patients[case.group] if noisy else 1.0 for case in cases]
+    counts = count_cases(measured, table, dataset.channels, weights)
+    return Answer({"cases": len(cases), **_declared(site.machine)}, guarded(counts, site.policy))
+
+
+def guarded(counts: dict[str, np.ndarray], policy: SitePolicy) -> dict[str, np.ndarray]:
+    """The histograms with noise, or without bins of too few cases, as the site's policy says."""
+    if policy.fingerprint_noise > 0:
+        random = np.random.Generator(np.random.Philox(secrets.randbits(128)))
+        return {name: held + random.normal(0, policy.fingerprint_noise, held.shape) for name, held in counts.items()}
+    # Intensities are shares of voxels: no bin of theirs is a patient.
+    return {
+        name: held if name.startswith("intensity.") else np.where(held < policy.suppress_below, 0.0, held)
+        for name, held in counts.items()
+    }
+
+
+def _declared(machine: Machine | None) -> dict[str, JSON]:
+    if machine is None:
+        return {}
+    speed = None if machine.flops_per_second is None else int(machine.flops_per_second)
+    return {"device": machine.device, "memory_bytes": machine.memory_bytes, "flops_per_second": speed}
