@@ -40,6 +40,9 @@ VERBS: dict[str, dict[str, str]] = {
         "init": "keys, certificates, service files and the app of a federation",
         "serve": "the coordinator, until it is stopped",
         "join": "a hospital takes part, until it is stopped",
+        "run": "one training over all hospitals of a federation",
+        "resume": "go on with a run from its last whole round",
+        "status": "how a federation or a site stands, and whether its log was changed",
         "check-site": "whether a site's data fit to take part, and what a check tells the others",
     },
 }

@@ -10,13 +10,16 @@ import hashlib
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from medseg.errors import SiteError
 from medseg.federation.egress import release_error
 from medseg.federation.messages import Reply, Request, hash_arrays
 from medseg.federation.policy import SitePolicy
+from medseg.federation.privacy.ledger import LEDGER, Ledger
 from medseg.federation.site_file import SiteFile
+from medseg.files import locked
 
 ASKED, ANSWERED, REFUSED = "asked", "answered", "refused"
 
@@ -38,14 +41,17 @@ class Used:
 def answer_audited(site_file: SiteFile, request: Request, **facts: Any) -> Reply:
     """The site's Reply; raises SiteError only where its log can't be written, and then nothing was done."""
     log, site = site_file.audit(), site_file.site()
+    before = spent_epsilon(site.folder)
     asked = {"action": request.action, "run": request.run, "round": request.round, "plan": request.plan_sha256}
     log.append(ASKED, **facts, **asked, arrays=hash_arrays(request.arrays) if request.arrays else "")
-    started = time.monotonic()
-    try:
-        require_within(site_file.policy, Used.of(log.read()))
-        reply = site.answer(request)
-    except SiteError as error:
-        reply = release_error(site.name, request, error)
+    # One message after the other: a question that came twice finds the answer that its first coming left.
+    with locked(site.folder / ".lock"):
+        started = time.monotonic()
+        try:
+            require_within(site_file.policy, Used.of(log.read()))
+            reply = site.answer(request)
+        except SiteError as error:
+            reply = release_error(site.name, request, error)
     data = reply.to_bytes()
     log.append(
         ANSWERED,
@@ -55,9 +61,22 @@ def answer_audited(site_file: SiteFile, request: Request, **facts: Any) -> Reply
         arrays=hash_arrays(reply.arrays) if reply.arrays else "",
         sha256_of_all=hashlib.sha256(data).hexdigest(),
         bytes=len(data),
+        epsilon_before=before,
+        epsilon_after=spent_epsilon(site.folder),
         seconds=round(time.monotonic() - started, 3),
     )
     return reply
+
+
+def spent_epsilon(folder: Path) -> float | None:
+    """What has been spent on the site's patients in all runs; None where nothing was, or the ledger was changed."""
+    if not (folder / LEDGER).exists():
+        return None
+    try:
+        entries = Ledger(folder / LEDGER).entries()
+    except SiteError:
+        return None
+    return entries[-1].epsilon if entries else None
 
 
 def require_within(policy: SitePolicy, used: Used) -> None:

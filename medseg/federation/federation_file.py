@@ -104,6 +104,11 @@ class Place:
         """What the coordinator keeps of a run."""
         return self.coordinator / "runs" / name
 
+    @classmethod
+    def of_run(cls, folder: Path) -> Place:
+        """The federation that a run's folder belongs to."""
+        return cls(folder.parents[2])
+
     def open(self) -> Federation:
         """Read federation.yaml. Raises SettingsError where there is none."""
         if not self.federation.is_file():

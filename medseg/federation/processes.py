@@ -11,6 +11,7 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -86,6 +87,23 @@ def ended_by_signals() -> Iterator[None]:
     finally:
         for sign, handler in before.items():
             signal.signal(sign, handler)
+
+
+def end_with_parent(after_s: float = 10.0) -> None:
+    """End this process at once when its parent has been gone for so long.
+
+    Flower's programs mean to end themselves then, but wait for ever if the signal meets them while they speak with the
+    one that is gone; and whoever lives on keeps the lock of a run that somebody else wants to resume.
+    """
+    parent = os.getppid()
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        time.sleep(after_s)
+        os._exit(1)  # what is on the disk is whole at any moment
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def free_port() -> int:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, ClassVar, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
@@ -17,6 +17,7 @@ from medseg.errors import MedsegError, SettingsError
 from medseg.federation.audit import AuditLog
 from medseg.federation.policy import SitePolicy
 from medseg.federation.site import Site
+from medseg.planning.plan import Machine
 
 Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -41,10 +42,14 @@ class SiteFile(Document):
     """Folder or file of the site's dataset; only read."""
     folder: Path = Path("work")
     """The site's own workspace."""
+    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    """Where to compute; auto takes a GPU where there is one."""
     apps: tuple[Sha256, ...] = ()
     """SHA-256 of every app that may run here; none may where there is none."""
     policy: SitePolicy = SitePolicy()
     """What may be asked, and what may leave."""
+    machine: Machine | None = None
+    """What the site declares to have, so that the common plan fits; nothing is declared without it."""
 
     @classmethod
     def load(cls, path: Path) -> Self:
@@ -55,7 +60,7 @@ class SiteFile(Document):
 
     def site(self) -> Site:
         """The Site that answers."""
-        return Site(self.name, self.dataset, self.folder, self.policy)
+        return Site(self.name, self.dataset, self.folder, self.policy, self.device, self.machine)
 
     def audit(self) -> AuditLog:
         """What was asked of this site, and what left."""
@@ -71,16 +76,17 @@ class SiteFile(Document):
 
 def write_site_file(path: Path, name: str, coordinator: str, app: str) -> None:
     """Write a site.toml for a hospital to look through and to fill in."""
-    policy = SitePolicy()
-    fields = SitePolicy.model_fields
-    rules = [
-        f"# {' '.join((field.description or '').split())}\n{key} = {_toml(getattr(policy, key))}"
-        for key, field in fields.items()
-    ]
-    text = _TEMPLATE.format(name=_toml(name), coordinator=_toml(coordinator), app=_toml(app), rules="\n".join(rules))
+    rules = "\n".join(_rule(key, field.description or "") for key, field in SitePolicy.model_fields.items())
+    text = _TEMPLATE.format(name=_toml(name), coordinator=_toml(coordinator), app=_toml(app), rules=rules)
     SiteFile.from_text(text, str(path))  # what is written can be read
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
+
+
+def _rule(key: str, meaning: str) -> str:
+    value = getattr(SitePolicy(), key)
+    line = f"# {key} is not set" if value is None else f"{key} = {_toml(value)}"
+    return f"# {' '.join(meaning.split())}\n{line}"
 
 
 def _toml(value: object) -> str:
@@ -101,9 +107,16 @@ key = "node.key"
 dataset = "/path/to/dataset"
 # Where prepared images, the audit log and the texts of errors stay.
 folder = "work"
+# auto, cpu, cuda or mps
+device = "auto"
 # SHA-256 of the apps that may run here. Read the app before you approve it: it is two short files.
 apps = [{app}]
 
 [policy]
 {rules}
+
+# What this hospital's machine has, so that the common plan fits it. Without these lines nothing is told of it.
+# [machine]
+# device = "cuda"
+# memory_bytes = 16000000000
 """

@@ -6,11 +6,12 @@ install what an app asks for) is turned off here, in one place.
 
 from __future__ import annotations
 
+import sqlite3
 import ssl
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -38,6 +39,7 @@ def superlink_running(place: Place, federation: Federation) -> Iterator[subproce
         "--enable-supernode-auth",
         "--disable-runtime-dependency-installation",
     ]
+    _compact(place.flower / "superlink.db")
     environment = child_environment(place.flower.absolute(), [programs()])
     log = place.coordinator / "superlink.log"
     with running(command, environment, place.flower, log) as process:
@@ -45,6 +47,13 @@ def superlink_running(place: Place, federation: Federation) -> Iterator[subproce
         with control_of(federation.superlink, place.authority) as control:
             control.register(federation.keys())
         yield process
+
+
+def _compact(database: Path) -> None:
+    """Flower deletes what was delivered, but its file keeps the size, and the bytes: every model of every run."""
+    if database.is_file():
+        with closing(sqlite3.connect(database)) as connection, suppress(sqlite3.Error):
+            connection.execute("VACUUM")
 
 
 def is_healthy(address: str, authority: Path) -> bool:

@@ -4,8 +4,10 @@ import configparser
 import hashlib
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from cryptography.x509 import load_pem_x509_certificate
@@ -158,3 +160,29 @@ def test_a_port_that_is_taken_is_told_in_one_sentence() -> None:
         with pytest.raises(MedsegError, match="Is another coordinator running"):
             require_free("127.0.0.1", one.getsockname()[1], "The gateway")
     require_free("127.0.0.1", free_port(), "The gateway")
+
+
+def test_a_process_whose_parent_is_gone_ends_even_if_it_hangs(tmp_path: Path) -> None:
+    hanging = (
+        "import threading; from medseg.federation.processes import end_with_parent; end_with_parent(0.1);"
+        "import os; print(os.getpid(), flush=True); threading.Lock().acquire(); threading.Event().wait()"
+    )
+    parent = f"import subprocess, sys, time; subprocess.Popen([sys.executable, '-c', {hanging!r}]); time.sleep(600)"
+    environment = {"PATH": "/usr/bin", "PYTHONPATH": ":".join(sys.path)}
+    process = subprocess.Popen([sys.executable, "-c", parent], env=environment, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    child = int(process.stdout.readline())
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    end = time.monotonic() + 60
+    while _is_running(child):
+        assert time.monotonic() < end
+        time.sleep(0.1)
+
+
+def _is_running(number: int) -> bool:
+    try:
+        return psutil.Process(number).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False

@@ -22,6 +22,7 @@ from medseg.federation.audited import answer_audited, note_refusal
 from medseg.federation.egress import code_of
 from medseg.federation.flower.letters import enclose, make_error, unfold
 from medseg.federation.messages import Request
+from medseg.federation.processes import end_with_parent
 from medseg.federation.site_file import SiteFile
 
 _flower: Any = _flower_runs
@@ -72,6 +73,7 @@ def run_guarded(site_file: Path) -> None:
     """Do what ``flwr-clientapp`` does, for approved apps only. Raises SiteError where this Flower can't be guarded."""
     if any(not hasattr(_flower, name) for name in _REPLACED):
         raise SiteError("flower-cannot-be-guarded")
+    end_with_parent()
     guard = Guard.current = Guard(site_file)
     _flower.pull_task_input = guard.pull
     _flower.install_from_fab = guard.install

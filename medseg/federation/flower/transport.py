@@ -19,6 +19,7 @@ from medseg.federation.certificates import same_key
 from medseg.federation.flower.letters import enclose, read_error, unfold
 from medseg.federation.messages import Reply, Request
 
+Note = Callable[[str, str, Request | Reply, bytes], None]
 _AFTERWARDS_S = 60.0
 """How long past the deadline Flower keeps a message, so that ours is the clock that decides."""
 
@@ -32,7 +33,7 @@ class FlowerTransport:
     """Of every site its public key; nodes with other keys are not asked and not heard."""
     pause_s: float = 1.0
     """Between two looks at what has come."""
-    note: Callable[[str, str, Request | Reply, bytes], None] = lambda *_: None
+    note: Note = lambda *_: None
     """Hears of everything that is sent and received: "sent" or "received", the site, the message, its bytes."""
     sent: dict[str, int] = field(default_factory=dict)
     """Bytes to each site so far."""

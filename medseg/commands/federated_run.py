@@ -1,0 +1,114 @@
+"""``medseg federated run``: one training over all hospitals of a federation, from a plan to a model.
+
+Beside "medseg federated serve": ``medseg federated run folder=DIR labels=labels.yaml channels=[CT]``
+plans from sums of the sites' histograms, ``plan=WORKSPACE`` takes a plan that is there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import Field, PositiveInt
+
+from medseg.cases.labels import LabelTable
+from medseg.commands.console import say
+from medseg.errors import SettingsError
+from medseg.federation.offline import require_flower
+from medseg.federation.run_settings import RunSettings
+from medseg.federation.strategies import StrategyName, settings_for
+from medseg.paths import Workspace
+from medseg.planning.plan import Plan
+from medseg.planning.presets import load_preset
+from medseg.settings import Seconds, build
+
+
+class FederatedRunSettings(RunSettings):
+    """Settings of ``medseg federated run``."""
+
+    folder: Path
+    """The federation's folder, from 'medseg federated init'."""
+    plan: Path | None = None
+    """A workspace with plan.yaml and labels.yaml; without it the plan is made from what the sites measure."""
+    labels: Path | None = None
+    """The labels.yaml that the sites have agreed on, where there is no plan yet."""
+    channels: tuple[str, ...] = ()
+    """Names of the channels that the sites have agreed on, in order, where there is no plan yet."""
+    preset: str = "default"
+    """The preset by which the plan is made."""
+    budget: Seconds = 3600
+    """The time of training at one site for which the network is sized."""
+    name: str = Field(default="run-1", pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")
+    """The run's name, in small letters without spaces; sites keep their state under it."""
+    sites: tuple[str, ...] = ()
+    """Which sites take part; by default all."""
+    strategy: StrategyName = "fedavg"
+    """How what the sites send becomes one network."""
+    min_sites: PositiveInt | None = None
+    """Sites without which no round is done; by default all of them."""
+    allow_missing: bool = False
+    """Whether a round may end without some site, as long as there are min_sites."""
+    deadline: Seconds = 3600
+    """Longest time that a round waits for its answers."""
+    grace: Seconds = 60
+    """How long it still waits for the others once min_sites have answered."""
+    retries: int = Field(default=2, ge=0)
+    """How often missing sites are asked again before the run pauses."""
+
+
+SETTINGS = (FederatedRunSettings,)
+
+
+def run(words: Mapping[str, str]) -> int:
+    """Write the run's order, start it and wait for its verdict."""
+    settings = build(FederatedRunSettings, words)
+    require_flower()
+    from medseg.commands.federated_follow import follow
+    from medseg.federation.conduct import PlanOrder, RunOrder, write_order
+    from medseg.federation.federation_file import Place
+    from medseg.federation.run_state import RoundPolicy
+
+    place = Place(settings.folder)
+    federation = place.open()
+    if unknown := sorted(set(settings.sites) - set(federation.sites)):
+        raise SettingsError(f"There are no sites {unknown} in this federation. Known are {sorted(federation.sites)}.")
+    plan, table = _given(settings)
+    order = RunOrder(
+        run=settings.name,
+        sites=settings.sites or tuple(federation.sites),
+        strategy=settings.strategy,
+        settings=settings_for(settings.strategy, _shared(settings), set(words)),
+        policy=RoundPolicy(
+            min_sites=settings.min_sites,
+            allow_missing=settings.allow_missing,
+            deadline=settings.deadline,
+            grace=settings.grace,
+            retries=settings.retries,
+        ),
+        planning=PlanOrder(channels=settings.channels, preset=settings.preset, seconds=settings.budget)
+        if plan is None
+        else None,
+    )
+    write_order(place.run(settings.name), order, plan, table)
+    say(f"Run '{settings.name}' with {', '.join(order.sites)}: {order.settings.rounds} rounds of {order.strategy}.")
+    return follow(place, federation, settings.name)
+
+
+def _given(settings: FederatedRunSettings) -> tuple[Plan | None, LabelTable]:
+    """The plan, if there is one, and the labels."""
+    if settings.plan is not None:
+        if settings.labels is not None or settings.channels:
+            raise SettingsError("plan= has labels and channels already. Leave labels= and channels= out.")
+        return Plan.load(Workspace(settings.plan).plan), LabelTable.load(Workspace(settings.plan).labels)
+    if settings.labels is None or not settings.channels:
+        raise SettingsError(
+            "Without plan=WORKSPACE the plan is made from what the sites measure, and for that they have to agree: "
+            "write labels=labels.yaml and channels=[NAME,...]."
+        )
+    load_preset(settings.preset)  # a preset that is not there is told here, and not by the run
+    return None, LabelTable.load(settings.labels)
+
+
+def _shared(settings: FederatedRunSettings) -> RunSettings:
+    """What travels with every message."""
+    return RunSettings(**{name: getattr(settings, name) for name in RunSettings.model_fields})

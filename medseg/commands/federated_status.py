@@ -1,0 +1,110 @@
+"""``medseg federated status``: how a federation or a site stands, and whether its log was changed afterwards.
+
+``medseg federated status folder=DIR`` on the coordinator, ``medseg federated status site=site.toml`` at a hospital.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from medseg.commands.console import say, table
+from medseg.errors import MedsegError, SettingsError
+from medseg.federation.offline import require_flower
+from medseg.settings import Settings, build
+
+if TYPE_CHECKING:
+    from medseg.federation.audit import AuditLog
+    from medseg.federation.federation_file import Federation, Place
+
+
+class StatusSettings(Settings):
+    """Settings of ``medseg federated status``."""
+
+    folder: Path | None = None
+    """The federation's folder, on the coordinator."""
+    site: Path | None = None
+    """The site.toml, at a hospital."""
+
+
+SETTINGS = (StatusSettings,)
+
+
+def run(words: Mapping[str, str]) -> int:
+    """Show it; 2 where a log was changed."""
+    settings = build(StatusSettings, words)
+    require_flower()
+    if (settings.folder is None) == (settings.site is None):
+        raise SettingsError("Write folder=DIR on the coordinator, or site=site.toml at a hospital.")
+    if settings.folder is not None:
+        from medseg.federation.federation_file import Place
+
+        return _show_federation(Place(settings.folder))
+    assert settings.site is not None
+    return _show_site(settings.site)
+
+
+def _show_federation(place: Place) -> int:
+    federation = place.open()
+    nodes = _nodes(place, federation)
+    table(f"Sites of {federation.name}", ["site", "state"], [[name, nodes.get(name, "?")] for name in federation.sites])
+    runs = [_run_row(folder) for folder in sorted(place.run("any").parent.glob("*/order.yaml"))]
+    if runs:
+        table("Runs", ["run", "status", "rounds", "weights or reason"], runs)
+    return _show_log(place.audit)
+
+
+def _nodes(place: Place, federation: Federation) -> dict[str, str]:
+    from medseg.federation.flower.control import control_of
+
+    try:
+        with control_of(federation.superlink, place.authority) as control:
+            return control.online(federation.keys())
+    except MedsegError as error:
+        say(str(error))
+        return {}
+
+
+def _run_row(order: Path) -> list[str]:
+    from medseg.federation.conduct import RunOrder, RunResult, result_file
+    from medseg.federation.run_state import RunState
+
+    folder, of = order.parent, RunOrder.load(order).settings.rounds
+    if result_file(folder).is_file():
+        result = RunResult.load(result_file(folder))
+        return [folder.name, result.status, f"{result.rounds}/{of}", result.weights or result.reason]
+    done = RunState.load(folder / "run.json").round if (folder / "run.json").is_file() else 0
+    return [folder.name, "without a result", f"{done}/{of}", "under way, or to be resumed"]
+
+
+def _show_site(path: Path) -> int:
+    from medseg.federation.audited import ANSWERED, REFUSED, Used
+    from medseg.federation.site_file import SiteFile
+
+    site_file = SiteFile.load(path)
+    entries = list(site_file.audit().read())
+    used, policy = Used.of(entries), site_file.policy
+    answered = [entry for entry in entries if entry["what"] == ANSWERED]
+    rows = [
+        ["answers", f"{len(answered)}, {sum(bool(entry['error']) for entry in answered)} of them errors"],
+        ["apps refused", str(sum(entry["what"] == REFUSED for entry in entries))],
+        ["left the site", f"{used.bytes / 1e6:.1f} MB of {policy.max_gigabytes * 1e3:.0f} MB allowed"],
+        ["worked", f"{used.seconds / 3600:.2f} h of {policy.max_hours:g} h allowed"],
+    ]
+    table(f"Site {site_file.name}", ["what", ""], rows)
+    table("Last answers", ["at", "run", "action", "round", "bytes", "error"], [_answer_row(e) for e in answered[-10:]])
+    return _show_log(site_file.audit())
+
+
+def _answer_row(entry: Mapping[str, object]) -> list[str]:
+    return [str(entry[name]) for name in ("at", "run", "action", "round", "bytes", "error")]
+
+
+def _show_log(log: AuditLog) -> int:
+    verdict = log.verify()
+    if verdict.complaint is not None:
+        say(f"The log can't be trusted: {verdict.complaint}")
+        return 2
+    say(f"Log {log.path}: {verdict.entries} entries, unbroken, the last has the hash {verdict.head}.")
+    return 0
