@@ -122,7 +122,7 @@ ARRAYS: dict[str, re.Pattern[str]] = {
 
 
 def release(site: str, policy: SitePolicy, request: Request, answer: Answer) -> Reply:
-    """The Reply that leaves: known fields only, rounded, arrays finite.
+    """The Reply that leaves: known fields only, rounded, metrics that the policy allows, arrays finite.
 
     Raises SiteError("not-released") for anything that the action's list does not have.
     """
@@ -133,7 +133,8 @@ def release(site: str, policy: SitePolicy, request: Request, answer: Answer) -> 
         raise SiteError("not-released")
     if any(array.dtype.kind == "f" and not np.isfinite(array).all() for array in answer.arrays.values()):
         raise SiteError("not-finite")
-    header = {name: fields[name](value, policy) for name, value in answer.header.items()}
+    withheld = {n for n, kind in fields.items() if kind in (_metric, _metrics) and n not in policy.metrics}
+    header = {n: None if n in withheld else fields[n](value, policy) for n, value in answer.header.items()}
     return Reply(site, request.action, request.round, header, dict(answer.arrays))
 
 

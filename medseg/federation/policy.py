@@ -33,5 +33,7 @@ class SitePolicy(Record):
     """What all private runs together may cost its patients, at delta 1 / (10 patients); no round may pass it."""
     secure_aggregation: bool = False
     """Whether the site answers only where its change leaves masked, as part of a sum."""
+    metrics: tuple[str, ...] = ("loss", "dice", "dice_low", "dice_high", "hd95_mm", "structures")
+    """Measured numbers that may leave; of others the coordinator learns that there is none."""
     decimals: int = Field(default=4, ge=1, le=6)
     """Metrics are rounded to so many decimals before they leave."""

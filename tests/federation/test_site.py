@@ -88,6 +88,14 @@ def test_what_is_not_on_the_list_does_not_pass_the_door(answer: Answer, code: st
         release("north", SitePolicy(), CHECK, answer)
 
 
+def test_a_site_may_withhold_what_it_measured() -> None:
+    train = Request("train", "run", 1, "")
+    answer = Answer({"cases": 6, "loss": 0.123456, "dice": 0.87654321})
+    assert release("north", SitePolicy(), train, answer).header == {"cases": 6, "loss": 0.1235, "dice": 0.8765}
+    quiet = release("north", SitePolicy(metrics=("dice",), decimals=2), train, answer)
+    assert quiet.header == {"cases": 6, "loss": None, "dice": 0.88}
+
+
 def test_the_command_shows_what_would_leave(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
