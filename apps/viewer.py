@@ -13,7 +13,7 @@ sys.path[:0] = [] if str(ROOM) in sys.path else [str(ROOM)]
 import streamlit as st  # noqa: E402
 from texts import text  # noqa: E402
 
-st.set_page_config(page_title="medseg", page_icon=":material/radiology:", layout="wide")
+st.set_page_config(page_title="medseg", page_icon=str(ROOM / "assets" / "icon.png"), layout="wide")
 st.navigation(
     [
         st.Page(ROOM / "reading.py", title=text("page.reading"), icon=":material/visibility:", default=True),

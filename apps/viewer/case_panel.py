@@ -24,6 +24,8 @@ from medseg.review.windows import Window, windows_of
 
 _LARGE, _SMALL = 760, 420
 """Pixels of the longer side of a picture alone, and of one beside others."""
+_HIGH, _HALF = 64, 28
+"""Hundredths of the window's height that they take."""
 
 
 @st.cache_resource(max_entries=16, show_spinner=False)
@@ -80,10 +82,10 @@ def _view(one: OpenCase, panel: Panel, explained: Explained | None) -> View:
     opacity = middle.slider(text("view.opacity"), 0.0, 1.0, 0.45, 0.05, key="opacity")
     zoom = right.select_slider(text("view.zoom"), [1, 2, 3, 4, 6, 8], key="zoom", format_func=lambda at: f"{at}x")
     window = _manual(next(iter(windows.values()))) if name == "manual" else windows[name]
-    first, second, third = st.columns([4, 3, 3], gap="small", vertical_alignment="center")
-    heat = _heat(one, panel, explained, first)
-    outline = second.toggle(text("view.outline"), key="outline")
-    cross = third.toggle(text("view.cross"), value=True, key="cross")
+    first, second, third = st.columns([2, 2, 6], gap="small", vertical_alignment="center")
+    outline = first.toggle(text("view.outline"), key="outline")
+    cross = second.toggle(text("view.cross"), value=True, key="cross")
+    heat = _heat(one, panel, explained, third)
     return View(
         window=window,
         place=session.place_in(one),
@@ -135,24 +137,25 @@ def _planes(one: OpenCase, view: View) -> None:
         label_visibility="collapsed",
     )
     if layout != "three":
-        _plane(one, view, layout, _LARGE)
+        _plane(one, view, layout, _LARGE, _HIGH)
         return
     left, right = st.columns([3, 2], gap="small")
     with left:
-        _plane(one, view, "axial", _LARGE)
+        _plane(one, view, "axial", _LARGE, _HIGH)
     with right:
-        _plane(one, view, "coronal", _SMALL)
-        _plane(one, view, "sagittal", _SMALL)
+        _plane(one, view, "coronal", _SMALL, _HALF)
+        _plane(one, view, "sagittal", _SMALL, _HALF)
 
 
-def _plane(one: OpenCase, view: View, plane: Plane, size: int) -> None:
+def _plane(one: OpenCase, view: View, plane: Plane, size: int, height: int) -> None:
     frame, key = frame_of(one, view, plane, size), f"picture_{plane}"
     at, count = view.place[frame.axis], one.shape[frame.axis]
     show_picture(
         draw_plane(one, view, plane, size),
         key,
-        alt=text("plane.alt", plane=text(f"plane.{plane}"), number=at + 1, count=count),
+        title=text("plane.slice", plane=text(f"plane.{plane}"), number=at + 1, count=count),
         readout=_pointed(one, view, plane),
+        height=height,
         on_clicked=partial(session.clicked, key, frame),
         on_scrolled=partial(session.scrolled, key, one, frame),
         on_rested=partial(session.rested, key, frame),
@@ -161,7 +164,14 @@ def _plane(one: OpenCase, view: View, plane: Plane, size: int) -> None:
         slider = f"slice_{plane}"
         st.session_state[slider] = at + 1
         label = text("plane.slice", plane=text(f"plane.{plane}"), number=at + 1, count=count)
-        st.slider(label, 1, count, key=slider, on_change=partial(session.slid, slider, frame.axis))
+        st.slider(
+            label,
+            1,
+            count,
+            key=slider,
+            on_change=partial(session.slid, slider, frame.axis),
+            label_visibility="collapsed",
+        )
 
 
 def _beside(one: OpenCase, view: View, other: OpenCase, finding: Finding | None) -> None:
@@ -178,7 +188,7 @@ def _beside(one: OpenCase, view: View, other: OpenCase, finding: Finding | None)
     left, right = st.columns(2, gap="small")
     with left:
         st.markdown(f"**{plain(one.case.name)}**")
-        _plane(one, view, plane, _LARGE)
+        _plane(one, view, plane, _LARGE, _HIGH)
     shares = (at / max(extent - 1, 1) for at, extent in zip(view.place, one.shape, strict=True))
     z, y, x = (round(share * (extent - 1)) for share, extent in zip(shares, other.shape, strict=True))
     windows = _windows(other, other.record.source, 0)

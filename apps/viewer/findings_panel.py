@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 
 import streamlit as st
-from session import go_to
+from session import go_to, start_at
 from texts import plain, text
 
 from medseg.errors import MedsegError
@@ -14,6 +14,9 @@ from medseg.review.numbers import Line, Numbers, measure
 
 _SWITCHES = 12
 """With more structures than this, one list instead of a switch for each."""
+
+
+_HELPED = ("volume", "interval", "diameter", "intensity", "parts", "entropy", "dice")
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,8 @@ def show_findings(one: OpenCase, case: ReviewCase) -> Panel:
     except (MedsegError, OSError) as error:
         st.error(plain(error))
         return Panel(channel=channel)
+    if numbers.lines:
+        start_at(max(numbers.lines, key=lambda line: line.volume_ml).centre)
     shown, colors = _structures(finding)
     _table(case, finding, numbers)
     return Panel(finding, shown, colors, channel)
@@ -78,6 +83,7 @@ def _table(case: ReviewCase, finding: Finding, numbers: Numbers) -> None:
             _columns(numbers.lines),
             key=key,
             hide_index=True,
+            column_config={text(f"findings.{name}"): _described(name) for name in _HELPED},
             selection_mode="single-row",
             on_select=lambda: _chosen(key, numbers),
         )
@@ -103,6 +109,10 @@ def _columns(lines: tuple[Line, ...]) -> dict[str, list[object]]:
         text("findings.dice"): [_number(line.expected_dice, 2) for line in lines],
     }
     return {name: column for name, column in rows.items() if any(value != "" for value in column)}
+
+
+def _described(name: str) -> dict[str, object]:
+    return st.column_config.Column(width="small", help=text(f"findings.{name}_help"))
 
 
 def _between(line: Line) -> str:

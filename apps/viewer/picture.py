@@ -21,10 +21,21 @@ _ASSETS = Path(__file__).resolve().parent / "assets"
 def _mount():
     return st.components.v2.component(
         "medseg_picture",
-        html='<figure><img alt="" draggable="false"><figcaption></figcaption></figure>',
+        html='<figure><img alt="" draggable="false"><span></span><figcaption></figcaption></figure>',
         css=(_ASSETS / "picture.css").read_text(encoding="utf-8"),
         js=(_ASSETS / "picture.js").read_text(encoding="utf-8"),
     )
+
+
+@st.cache_resource
+def _style():
+    css = (_ASSETS / "page.css").read_text(encoding="utf-8")
+    return st.components.v2.component("medseg_page", html="<i hidden></i>", css=css, isolate_styles=False)
+
+
+def make_room() -> None:
+    """Give the page narrower margins than Streamlit's."""
+    _style()(key="medseg_page")
 
 
 def encode(picture: Picture, kind: str = "JPEG") -> bytes:
@@ -38,17 +49,21 @@ def encode(picture: Picture, kind: str = "JPEG") -> bytes:
 def show_picture(
     picture: Picture,
     key: str,
-    alt: str,
+    title: str,
     readout: str,
+    height: int,
     on_clicked: Callable[[], None],
     on_scrolled: Callable[[], None],
     on_rested: Callable[[], None],
 ) -> None:
-    """Show it; ``st.session_state[key]`` then holds ``clicked``, ``scrolled`` or ``rested`` while a callback runs."""
+    """Show it, ``height`` hundredths of the window high.
+
+    ``st.session_state[key]`` holds ``clicked``, ``scrolled`` or ``rested`` while one of the callbacks runs.
+    """
     source = "data:image/jpeg;base64," + base64.b64encode(encode(picture)).decode()
     _mount()(
         key=key,
-        data={"source": source, "alt": alt, "readout": readout},
+        data={"source": source, "alt": title, "title": title, "readout": readout, "height": height},
         on_clicked_change=on_clicked,
         on_scrolled_change=on_scrolled,
         on_rested_change=on_rested,

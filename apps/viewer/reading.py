@@ -8,12 +8,14 @@ from explain_panel import show_explanations
 from findings_panel import show_findings
 from jobs_panel import show_jobs
 from opened import log, open_case, source
-from review_form import ask_name, show_review
+from picture import make_room
+from review_form import show_review
 from session import case_name, choose_case, told
 from texts import plain, text
 from warnings_panel import show_warnings
 from worklist_panel import show_worklist
 
+make_room()
 place = source()
 reviews = log(place)
 rows = show_worklist(place, reviews.last())
@@ -26,14 +28,13 @@ if case_name() not in {case.name for case in place.cases}:
     choose_case(rows[0].case.name)
 case = place.case(case_name() or "")
 one = open_case(place, case)
-middle, right = st.columns([7, 3], gap="medium")
+middle, right = st.columns([13, 7], gap="medium")
 with right:
     panel = show_findings(one, case)
+    show_review(case, panel.finding, reviews)
     explained = show_explanations(place, one, panel.finding)
     comparison = show_comparison(place, one, case, panel.finding)
-    ask_name()
     show_corrections(place, one, panel.finding)
-    show_review(case, panel.finding, reviews)
 with middle:
     if problem := told():
         st.error(plain(problem))

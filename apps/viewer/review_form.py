@@ -11,7 +11,7 @@ from medseg.review.case import Finding, ReviewCase
 from medseg.review.records import DIFFICULTIES, STATUSES, Review, ReviewLog
 
 
-def ask_name() -> None:
+def _ask_name() -> None:
     """Who reads, once for reviews and corrections."""
     known = st.session_state.get("medseg_reviewer", "")
     st.session_state["medseg_reviewer"] = st.text_input(text("review.reviewer"), known, key="reviewer")
@@ -21,7 +21,8 @@ def show_review(case: ReviewCase, finding: Finding | None, reviews: ReviewLog) -
     """Draw the form and the reviews so far."""
     if finding is None:
         return
-    st.subheader(text("review.title"))
+    st.markdown(f"**{text('review.title')}**")
+    _ask_name()
     with st.form(f"review_{case.name}", clear_on_submit=False):
         status = st.segmented_control(
             text("review.status"), STATUSES, format_func=lambda one: text(f"status.{one}"), key=f"verdict_{case.name}"
@@ -34,7 +35,7 @@ def show_review(case: ReviewCase, finding: Finding | None, reviews: ReviewLog) -
             format_func=lambda one: text(f"difficulty.{one}"),
             key=f"difficulty_{case.name}",
         )
-        comment = st.text_area(text("review.comment"), key=f"comment_{case.name}", height=80)
+        comment = st.text_area(text("review.comment"), key=f"comment_{case.name}", height=68)
         sent = st.form_submit_button(text("review.save"), type="primary", width="stretch")
     if sent:
         _save(case, finding, reviews, (status, difficulty, comment))

@@ -31,6 +31,11 @@ def place_in(one: OpenCase) -> Triple:
     return found
 
 
+def start_at(place: Triple) -> None:
+    """Where to look first, unless the reader looks somewhere already."""
+    st.session_state.setdefault(_PLACE, place)
+
+
 def go_to(place: Triple) -> None:
     """Look at a voxel."""
     st.session_state[_PLACE] = place

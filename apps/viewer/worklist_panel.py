@@ -24,7 +24,7 @@ def show_worklist(place: Source, reviews: Mapping[str, Review]) -> list[Row]:
     with st.sidebar:
         st.markdown(f"**{text('worklist.title')}** · {plain(place.title)}")
         search = st.text_input(text("worklist.search"), key="search", placeholder=text("worklist.search_hint"))
-        left, right = st.columns(2)
+        left, right = st.columns([2, 3])
         status = left.selectbox(
             text("worklist.status"), [None, "open", *STATUSES], format_func=_status_text, key="status"
         )
@@ -55,7 +55,7 @@ def _steps(rows: list[Row]) -> None:
 
 
 def _buttons(rows: list[Row]) -> None:
-    with st.container(height=520, border=False, gap="small"):
+    with st.container(height=520, border=False, gap="xxsmall"):
         for row in rows[:_SHOWN]:
             name = row.case.name
             urgency = "" if row.urgency is None else f"  ·  {row.urgency:.2f}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from medseg.cases.labels import LabelTable
 from medseg.dicom.formats import FILES, IMAGES_NOTE, TABLE
@@ -16,6 +17,9 @@ from medseg.errors import MedsegError
 from medseg.images.dicom.manifest import Manifest
 from medseg.images.dicom.verdict import SAFE
 from medseg.review.case import Finding, ReviewCase
+
+if TYPE_CHECKING:
+    from medseg.images.dicom.series import Series
 
 STUDY, MANIFEST = "study.json", "manifest.json"
 
@@ -51,12 +55,14 @@ class _Lookup:
                 for name in entry.series.split():
                     self._files.setdefault(name.strip(","), self.images / entry.path)
 
-    def file_of(self, series: str, study: Path) -> Path | None:
+    def file_of(self, line: SeriesLine, study: Path) -> Path | None:
+        """A file of the series; None where it is not to be found."""
         copies = study / "images"
-        if series not in self._files:
-            folder = copies if copies.is_dir() else self.images
-            self._files |= _by_series(folder) if folder is not None and folder.is_dir() else {}
-        path = self._files.get(series)
+        if copies.is_dir():
+            return _among_copies(line, copies)
+        if line.name not in self._files and self.images is not None and self.images.is_dir():
+            self._files |= {series.name: series.files[0] for series in _series_in(self.images)}
+        path = self._files.get(line.name)
         return path if path is not None and path.is_file() else None
 
 
@@ -67,7 +73,7 @@ def _case(record: StudyRecord, folder: Path, lookup: _Lookup) -> ReviewCase | st
             f"Study {record.study} has no {labels.name} and {TABLE}; 'medseg dicom' writes them for nifti in formats=."
         )
     used = [line for line in record.series if line.used_for]
-    files = [lookup.file_of(line.name, folder) for line in used]
+    files = [lookup.file_of(line, folder) for line in used]
     if not used or None in files:
         return f"The images of study {record.study} are not where they were. Say where with images=DIR."
     finding = Finding(
@@ -93,11 +99,21 @@ def _noted(folder: Path) -> Path | None:
         return None
 
 
-def _by_series(folder: Path) -> dict[str, Path]:
-    """One file of each series of a folder, by reading its headers."""
+def _among_copies(line: SeriesLine, copies: Path) -> Path | None:
+    """De-identified copies have other UIDs, and so other names: the one series of the same kind, slices and spacing."""
+    alike = [
+        series.files[0]
+        for series in _series_in(copies)
+        if (series.modality, len(series.slices), series.spacing) == (line.modality, line.slices, line.spacing)
+    ]
+    return alike[0] if len(alike) == 1 else None
+
+
+def _series_in(folder: Path) -> tuple[Series, ...]:
+    """By reading headers; none, where they can't be read."""
     from medseg.images.dicom.intake import take_in
 
     try:
-        return {series.name: series.files[0] for series in take_in(folder).series}
+        return take_in(folder).series
     except MedsegError:
-        return {}
+        return ()

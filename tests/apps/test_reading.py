@@ -141,3 +141,17 @@ def test_a_file_whose_name_could_be_a_path_or_markup_never_becomes_one(page, tmp
     app = page(f"input={tmp_path / 'in'}")
     assert not app.exception
     assert not any("<img" in one.label for one in app.button)
+
+
+def test_a_script_in_a_series_description_is_shown_as_text(page, tmp_path) -> None:
+    import numpy as np
+
+    from tiny_dicom import make_series, save
+
+    words = "<script>alert(1)</script> ![x](http://evil/x.png)"
+    voxels = np.random.default_rng(0).normal(1000, 100, (6, 12, 10)).astype(np.int16)
+    save(make_series(voxels, name="s", SeriesDescription=words[:64]), tmp_path / "in")
+    app = page(f"input={tmp_path / 'in'}", f"state={tmp_path / 'state'}")
+    assert not app.exception
+    assert [one.value for one in app.text] == [f"Series: {words[:64]}"]
+    assert not any("script" in one.value or "evil" in one.value for one in (*app.markdown, *app.caption, *app.info))

@@ -8,13 +8,20 @@ export default function (component) {
   const figure = parentElement.querySelector("figure");
   const image = parentElement.querySelector("img");
   figure.tabIndex = 0;
+  figure.style.height = `${data.height}vh`;
   image.src = data.source;
   image.alt = data.alt;
+  parentElement.querySelector("span").textContent = data.title;
   parentElement.querySelector("figcaption").textContent = data.readout;
 
+  // The picture fills its box as far as its shape allows; what is left over is black and no part of it.
   const place = (event) => {
     const box = image.getBoundingClientRect();
-    return { down: (event.clientY - box.top) / box.height, right: (event.clientX - box.left) / box.width };
+    const scale = Math.min(box.width / image.naturalWidth, box.height / image.naturalHeight);
+    const [width, height] = [image.naturalWidth * scale, image.naturalHeight * scale];
+    const right = (event.clientX - box.left - (box.width - width) / 2) / width;
+    const down = (event.clientY - box.top - (box.height - height) / 2) / height;
+    return right >= 0 && right <= 1 && down >= 0 && down <= 1 ? { down, right } : null;
   };
   let turned = 0;
   let sending = null;
@@ -28,7 +35,8 @@ export default function (component) {
   };
   image.onclick = (event) => {
     figure.focus({ preventScroll: true });
-    setTriggerValue("clicked", { ...place(event), ruler: event.shiftKey });
+    const at = place(event);
+    if (at) setTriggerValue("clicked", { ...at, ruler: event.shiftKey });
   };
   image.onwheel = (event) => {
     event.preventDefault();
@@ -37,7 +45,8 @@ export default function (component) {
   let rest = null;
   image.onpointermove = (event) => {
     clearTimeout(rest);
-    if (event.buttons === 0) rest = setTimeout(() => setTriggerValue("rested", place(event)), REST_MS);
+    const at = place(event);
+    if (at && event.buttons === 0) rest = setTimeout(() => setTriggerValue("rested", at), REST_MS);
   };
   image.onpointerleave = () => clearTimeout(rest);
   figure.onkeydown = (event) => {
