@@ -1,6 +1,6 @@
 """The worklist: Cases in the order in which somebody should look at them, filtered by words and by status.
 
-Knows nothing of pages. The most urgent come first: by how unsure the model was, then those nobody has asked about.
+Knows nothing of pages. The most urgent come first: by how unsure the model was, then those that nobody has asked about.
 """
 
 from __future__ import annotations
@@ -52,7 +52,12 @@ def worklist(
     found = [row for row in rows if row.says(search.split()) and status in (None, row.status)]
     if order == "name":
         return sorted(found, key=lambda row: row.case.name)
-    return sorted(found, key=lambda row: (row.urgency is None, -(row.urgency or 0.0), row.case.name))
+    return sorted(found, key=_doubt)
+
+
+def _doubt(row: Row) -> tuple[bool, float, bool, str]:
+    """Those that a model has segmented, but nobody has asked how surely, come before those without anything."""
+    return row.urgency is None, -(row.urgency or 0.0), not row.case.findings, row.case.name
 
 
 def neighbour(rows: Sequence[Row], name: str, step: int) -> str:

@@ -22,7 +22,7 @@ def workspace(tmp_path: Path) -> Path:
 
 
 def pictures(app) -> list[str]:
-    return [one.proto.json for one in app.get("bidi_component")]
+    return [one.proto.json for one in app.get("bidi_component") if one.proto.json]
 
 
 def ball(workspace: Path) -> tuple[int, int, int]:
