@@ -60,6 +60,11 @@ class Workspace:
         return self.folder / "calibration.json"
 
     @property
+    def familiarity(self) -> Path:
+        """What images the model was checked on, and how far another one is from them."""
+        return self.folder / "familiarity.json"
+
+    @property
     def test(self) -> Path:
         """One folder for every look at the test set."""
         return self.folder / "test"

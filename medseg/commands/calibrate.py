@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from medseg.evaluation.calibration import CalibrationScores
     from medseg.inference.model import Networks
     from medseg.uncertainty.calibration import Calibration, Coverage, Observed, StructureCalibration
+    from medseg.uncertainty.familiarity import Familiarity, Seen
 
 _GROUPS = 5
 """Into which the cases of a single fold are parted, to measure on some what the others teach."""
@@ -58,9 +59,14 @@ def run(words: Mapping[str, str]) -> None:
     workspace = chosen_workspace(settings.workspace)
     held_out = read_held_out(workspace, _configurations(workspace.folder, settings.configuration))
     options = Options.of(settings.quality, choose_device(settings.device))
-    observed = _observe_all(held_out, options)
+    observed, seen = _observe_all(held_out, options)
     document, (before, after) = make_calibration(observed, held_out.model.labels, held_out.identities, settings.rate)
     document.save(workspace.calibration)
+    familiarity = _learn_images(held_out, seen)
+    if familiarity is not None:
+        familiarity.save(workspace.familiarity)
+    else:
+        workspace.familiarity.unlink(missing_ok=True)
     picture = workspace.calibration.with_suffix(".png")
     heading = f"{document.cases} held-out cases, voxels that may be in a structure"
     draw_calibration(picture, {"as trained": before, "calibrated": after}, heading)
@@ -69,6 +75,7 @@ def run(words: Mapping[str, str]) -> None:
     record = workspace.folder / "calibration.run.json"
     record_run(record, "calibrate", words, settings.model_dump(mode="json"), sources, facts)
     _show(document)
+    _show_images(familiarity)
     say(f"Picture: {picture}\n{workspace.calibration}: 'medseg predict' and 'medseg bundle' follow it.")
 
 
@@ -81,7 +88,7 @@ def _configurations(folder: Path, name: str | None) -> tuple[str, ...]:
     return (model.choose(name)[0],)
 
 
-def _observe_all(held_out: HeldOut, options: Options) -> list[Observed]:
+def _observe_all(held_out: HeldOut, options: Options) -> tuple[list[Observed], list[Seen]]:
     groups = _groups(held_out)
     found = {}
     with Bar() as bar:
@@ -91,7 +98,19 @@ def _observe_all(held_out: HeldOut, options: Options) -> list[Observed]:
                 found[name] = _observe(held_out.cases[name], groups[name], members, options)
                 bar.advance()
         bar.finish()
-    return [found[name] for name in sorted(found)]
+    observed, seen = zip(*(found[name] for name in sorted(found)), strict=True)
+    return list(observed), list(seen)
+
+
+def _learn_images(held_out: HeldOut, seen: list[Seen]) -> Familiarity | None:
+    """What the held-out images are like, to the networks of the first configuration."""
+    from medseg.uncertainty.familiarity import learn_familiarity
+    from medseg.uncertainty.judge import first_stage
+
+    model = held_out.model
+    name = first_stage(model.load(next(iter(held_out.identities)), [seen[0].fold])).name
+    numbered = [fold for fold in model.weights[name] if isinstance(fold, int)]
+    return learn_familiarity(seen, name, model.identity(name, numbered))
 
 
 def _groups(held_out: HeldOut) -> dict[str, int]:
@@ -104,18 +123,22 @@ def _groups(held_out: HeldOut) -> dict[str, int]:
     return {name: patients.index(case.group) % _GROUPS for name, case in held_out.cases.items()}
 
 
-def _observe(case: Case, group: int, members: list[Networks], options: Options) -> Observed:
+def _observe(case: Case, group: int, members: list[Networks], options: Options) -> tuple[Observed, Seen]:
     import torch
 
+    from medseg.inference.passes import PreparedImage
     from medseg.inference.predict import probability_rows
     from medseg.uncertainty.calibration import observe_case
+    from medseg.uncertainty.judge import observe_image
 
     labels = members[0].labels
     image = read_case_image(case, len(members[0].plan.channels))
     truth = read_case_labels(case, labels, image)
-    streams = [probability_rows(image, member, options, case.name) for member in members]
+    prepared = PreparedImage(image, ())
+    streams = [probability_rows(image, member, options, case.name, prepared) for member in members]
     rows = (torch.stack(of_each).mean(dim=0) for of_each in zip(*(rows for _, rows in streams), strict=True))
-    return observe_case(case.name, group, rows, streams[0][0], truth.array, labels)
+    observed = observe_case(case.name, group, rows, streams[0][0], truth.array, labels)
+    return observed, observe_image(prepared, members[0])
 
 
 def _show(document: Calibration) -> None:
@@ -136,6 +159,14 @@ def _show(document: Calibration) -> None:
     columns = ["structure", "temperature", "outer / inner volume over the true one", "expected and true Dice"]
     table("Each structure", columns, [[one.name, *_structure_cells(one)] for one in document.structures])
     say(document.assumption)
+
+
+def _show_images(known: Familiarity | None) -> None:
+    if known is None:
+        say("Too few held-out cases to tell unusual images by (at least 5).")
+        return
+    folds = ", ".join(str(one.fold) for one in known.features) or "none, which have too few held-out cases"
+    say(f"Images are compared with {known.cases} held-out ones; the features of the networks of fold(s) {folds}.")
 
 
 def _row(name: str, scores: CalibrationScores) -> list[str]:

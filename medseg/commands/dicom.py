@@ -16,7 +16,7 @@ from pydantic import Field
 
 from medseg.commands.chosen import FoldChoice, chosen_folds
 from medseg.commands.console import Bar, say
-from medseg.commands.predict_uncertainty import trust_in
+from medseg.commands.predict_uncertainty import judge_in, trust_in
 from medseg.dicom.archive import Archive, Tls, archive_at
 from medseg.dicom.formats import IMAGES_NOTE, Format
 from medseg.errors import MedsegError, SettingsError
@@ -172,6 +172,7 @@ def _job(settings: DicomSettings, state: Path) -> Job:
             settings.mirror,
             settings.step,
             max_memory=settings.max_memory,
+            judge=judge_in(model, networks),
             scratch=state,
         ),
         origin=Origin(model.plan.dataset, networks.identity),

@@ -6,7 +6,7 @@ A minute on a CPU after training: ``medseg predict input=DIR output=predictions`
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +17,7 @@ from medseg.cases.dicom_inputs import find_dicom_cases
 from medseg.cases.labels import LabelTable
 from medseg.commands.chosen import FoldChoice, chosen_folds
 from medseg.commands.console import Bar, say
-from medseg.commands.predict_uncertainty import with_uncertainty, write_maps, write_worklist
+from medseg.commands.predict_uncertainty import judge_in, with_uncertainty, write_maps, write_worklist
 from medseg.errors import Complaint, MedsegError, SettingsError
 from medseg.evaluation.palette import colors_of, topmost
 from medseg.evaluation.pictures import draw_comparison
@@ -77,8 +77,12 @@ class PredictSettings(Settings):
     """Keep the labels that an earlier, interrupted run with the same model has written."""
     postprocess: bool = True
     """Apply the component rules that 'medseg select' has learned, if any."""
-    uncertainty: Literal["none", "tta", "ensemble"] = "none"
-    """Maps and numbers of how sure it is; tta: by mirror images of each fold (with mirror=true), ensemble: by folds."""
+    uncertainty: Literal["none", "tta", "ensemble", "dropout", "snapshots", "evidential"] = "none"
+    """Maps and numbers of how sure it is; tta: by mirror images of each fold (with mirror=true), ensemble: by folds,
+    dropout: by samples of each (planned with network.dropout=0.2), snapshots: by those of each (trained with
+    snapshots=5), evidential: by its own evidence (network.head=evidential loss=[dice,evidential])."""
+    samples: int = Field(default=10, ge=2, le=1000)
+    """With uncertainty=dropout: how many of each fold's network; their mean becomes labels."""
     rate: float = Field(default=0.9, gt=0, lt=1)
     """With uncertainty and after 'medseg calibrate': how often guaranteed contours, volumes and Dice should hold."""
     picture: bool = True
@@ -92,7 +96,21 @@ class PredictSettings(Settings):
 
 
 SETTINGS = (PredictSettings,)
-_DECISIVE = ("quality", "mirror", "step", "combine", "compat", "engine", "postprocess", "uncertainty", "rate")
+_MIRROR = {"tta": True, "dropout": False}
+"""Where the kind of uncertainty says whether mirror images are averaged, unless the user does: they are members of one,
+and would multiply the samples of the other."""
+_DECISIVE = (
+    "quality",
+    "mirror",
+    "step",
+    "combine",
+    "compat",
+    "engine",
+    "postprocess",
+    "uncertainty",
+    "samples",
+    "rate",
+)
 """Settings that change the labels, beside the model itself."""
 
 
@@ -126,7 +144,10 @@ def run(words: Mapping[str, str]) -> int:
     networks = model.load(settings.configuration, chosen_folds(settings.folds), device, settings.engine)
     options = _options(settings, device)
     if settings.uncertainty != "none":
-        options = with_uncertainty(options, model, networks, settings.uncertainty, settings.rate)
+        if settings.uncertainty == "snapshots":
+            networks = model.with_snapshots(networks)
+        options = with_uncertainty(options, model, networks, settings.uncertainty, settings.rate, settings.samples)
+    options = replace(options, judge=judge_in(model, networks))
     outcome = Outcomes(failed={complaint.case: str(complaint) for complaint in complaints})
     if settings.skip_existing:
         outcome.done = _earlier(settings, networks, targets)
@@ -152,7 +173,7 @@ def _options(settings: PredictSettings, device: torch.device) -> Options:
     return Options.of(
         settings.quality or ("best" if settings.compat else DEFAULT_QUALITY),
         device,
-        True if settings.mirror is None and settings.uncertainty == "tta" else settings.mirror,
+        _MIRROR.get(settings.uncertainty) if settings.mirror is None else settings.mirror,
         settings.step,
         tile_batch=settings.tile_batch,
         combine=settings.compat or settings.combine,

@@ -1,4 +1,4 @@
-"""``uncertainty=tta|ensemble`` of ``medseg predict``: what is asked of inference, and the files that come of it."""
+"""``uncertainty=`` of ``medseg predict``: what is asked of inference, and the files that come of it."""
 
 from __future__ import annotations
 
@@ -19,12 +19,15 @@ if TYPE_CHECKING:
     from medseg.inference.predict import Prediction
     from medseg.uncertainty.calibration import Calibration
     from medseg.uncertainty.case import Trust
+    from medseg.uncertainty.judge import ImageJudge
     from medseg.uncertainty.summary import CaseUncertainty, Source
 
 _SHOWN = 10
 
 
-def with_uncertainty(options: Options, model: Model, networks: Networks, source: Source, rate: float) -> Options:
+def with_uncertainty(
+    options: Options, model: Model, networks: Networks, source: Source, rate: float, samples: int = 0
+) -> Options:
     """The same options, with every member's disagreement watched.
 
     Raises SettingsError where there is only one member, whose disagreement would be none, or logits are averaged;
@@ -36,7 +39,11 @@ def with_uncertainty(options: Options, model: Model, networks: Networks, source:
     flips = max(len(one.mirror_axes) for one in every) if options.mirror else 0
     if options.combine != "probabilities":
         raise SettingsError("Uncertainty needs averaged probabilities. Leave combine= and compat= out.")
-    if sum(len(one.networks) for one in every) == 1 and (source == "ensemble" or not flips):
+    if source == "dropout":
+        _require_dropout(every)
+    elif source == "evidential":
+        _require_evidence(every)
+    elif sum(len(one.averaged) for one in every) == 1 and (source == "ensemble" or not flips):
         remedy = "Train more folds, or take tta." if source == "ensemble" else "Allow mirror=true, or train more folds."
         raise SettingsError(f"uncertainty={source} needs several members to disagree, but there is only one. {remedy}")
     trust = trust_in(model, networks, rate)
@@ -45,7 +52,42 @@ def with_uncertainty(options: Options, model: Model, networks: Networks, source:
             "The model was not calibrated: its probabilities are taken as they are. 'medseg calibrate' learns from "
             "held-out cases how far they can be trusted."
         )
-    return replace(options, spread=MemberSpread(source, trust))
+    elif source in ("dropout", "snapshots"):
+        say(f"Calibration and guarantees are those of the networks themselves, not of their mean over {source}.")
+    return replace(options, spread=MemberSpread(source, trust, samples, networks.plan.training.seed))
+
+
+def _require_evidence(every: Sequence[Networks]) -> None:
+    """Every network must give evidence for classes."""
+    for one in every:
+        if one.configuration.network.head != "evidential" or one.labels.activation != "softmax":
+            raise SettingsError(
+                f"The networks of '{one.name}' give no evidence for classes. Train with network.head=evidential "
+                "loss=[dice,evidential] (labels, not regions), or choose another uncertainty=."
+            )
+
+
+def _require_dropout(every: Sequence[Networks]) -> None:
+    """Every network must have features to drop."""
+    from medseg.networks.dropout import dropouts_of
+
+    for one in every:
+        if not all(dropouts_of(network) for network in one.networks):
+            raise SettingsError(
+                f"The networks of '{one.name}' were planned without dropout, so there is nothing to sample. Train with "
+                "network.dropout=0.2, or choose another uncertainty=."
+            )
+
+
+def judge_in(model: Model, networks: Networks) -> ImageJudge | None:
+    """What warns of unusual images, where the model can tell; a reason why not is said and stops nothing."""
+    from medseg.uncertainty.judge import judge_of
+
+    try:
+        return judge_of(model, networks)
+    except CheckpointError as error:
+        say(str(error))
+        return None
 
 
 def trust_in(model: Model, networks: Networks, rate: float) -> Trust:
@@ -81,7 +123,8 @@ def write_maps(folder: Path, prediction: Prediction) -> CaseUncertainty:
             write_image(place / f"{name}.nii.gz", array, prediction.image)
         for number, contours in enumerate(seen.contours, start=1):
             write_labels(place / f"contours_{number}.nii.gz", contours, prediction.image)
-    return seen.summary(prediction.case)
+    warning = prediction.judged.warning if prediction.judged is not None else None
+    return seen.summary(prediction.case, warning)
 
 
 def write_worklist(output: Path, spread: Spread, cases: Sequence[CaseUncertainty]) -> None:
@@ -100,6 +143,7 @@ def write_worklist(output: Path, spread: Spread, cases: Sequence[CaseUncertainty
         "presence",
         "expected Dice",
         "Dice at least",
+        "warning",
     ]
     rows = [row for case in summary.cases for row in _rows(case)]
     with (
@@ -107,7 +151,11 @@ def write_worklist(output: Path, spread: Spread, cases: Sequence[CaseUncertainty
         temporary.open("w", newline="", encoding="utf-8") as stream,
     ):
         csv.writer(stream).writerows([columns, *rows])
-    table("Most urgent first", columns, [row for case in summary.cases[:_SHOWN] for row in _rows(case)])
+    shown = [row[:-1] for case in summary.cases[:_SHOWN] for row in _rows(case)]
+    table("Most urgent first", columns[:-1], shown)
+    unusual = [case.case for case in summary.cases if case.warning is not None]
+    if unusual:
+        say(f"Unusual images, which stand first: {', '.join(unusual)}")
     say(f"Maps (nats): {output / 'uncertainty'}; every case: {output / 'worklist.csv'}, {output / 'uncertainty.json'}")
     if summary.assumption is not None:
         say(f"What is guaranteed at {summary.rate:g}: {summary.assumption}")
@@ -120,5 +168,5 @@ def _rows(case: CaseUncertainty) -> list[list[str]]:
         interval = f"{estimate.low_ml:.3f} to {estimate.high_ml:.3f}"
         dice = ("-" if value is None else f"{value:.3f}" for value in (estimate.expected_dice, bound))
         numbers = (f"{estimate.prediction_ml:.3f}", interval, f"{estimate.presence:.3f}", *dice)
-        rows.append([case.case, f"{case.review_score:.3f}", estimate.name, *numbers])
+        rows.append([case.case, f"{case.review_score:.3f}", estimate.name, *numbers, case.warning or ""])
     return rows

@@ -21,6 +21,7 @@ from medseg.inference.model import Model
 from medseg.reports.case import CaseFacts, Explained
 from medseg.reports.experiment import Experiment
 from medseg.uncertainty.calibration import Calibration
+from medseg.uncertainty.familiarity import Familiarity
 
 Pictures = list[tuple[Path, str]]
 """Each with what it shows."""
@@ -77,6 +78,8 @@ def read_prediction(path: Path, image: Volume, table: LabelTable) -> Labels:
 
 def with_calibration(experiment: Experiment, model: Model) -> Experiment:
     """The same with what ``medseg calibrate`` has learned, if it was run."""
+    if model.familiarity is not None:
+        experiment = replace(experiment, familiarity=Familiarity.load(model.familiarity))
     if model.calibration is None:
         return experiment
     known = Calibration.load(model.calibration)

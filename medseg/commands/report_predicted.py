@@ -33,7 +33,7 @@ from medseg.inference.model import Model
 from medseg.reports.case import CaseFacts
 from medseg.reports.experiment import Experiment
 from medseg.run_record import RunRecord
-from medseg.uncertainty.case import UncertaintySummary
+from medseg.uncertainty.summary import UncertaintySummary
 
 _MAPS = {"entropy": "all uncertainty (predictive entropy)", "epistemic": "of it the model's own (mutual information)"}
 

@@ -31,7 +31,10 @@ _WORTH_STOPPING_SECONDS = 3600.0
 
 
 def stops_early(training: TrainingPlan, budget: float | None) -> bool:
-    """Whether a plateau should end a training: as asked, else from an hour on; never where iterations are given."""
+    """Whether a plateau should end a training: as asked, else from an hour on; never where iterations are given, nor
+    where several snapshots were laid out over it."""
+    if training.snapshots > 1:
+        return False
     if training.early_stop is not None:
         return training.early_stop
     return budget is not None and budget >= _WORTH_STOPPING_SECONDS
@@ -89,6 +92,11 @@ def extend(job: TrainJob, earlier: Recipe, folder: Path, fabric: Fabric, progres
     course = newest[0].course if newest else Course()
     if _is_settled(job, earlier.parts[-1], course):
         return earlier
+    if earlier.training.snapshots > 1:
+        raise SettingsError(
+            f"{folder} keeps {earlier.training.snapshots} snapshots, which were laid out over {earlier.iterations} "
+            "iterations. Leave iterations= and budget= out, or begin anew with restart=true."
+        )
     iterations, each = _asked(job, earlier, course, folder, fabric, progress)
     optimizer = optimizer_for_length(earlier.training.optimizer, earlier.parts[0].stretch.end, iterations)
     stretch = continued_stretch(Schedule(earlier.parts, course.decays), course.iteration, optimizer, iterations)

@@ -16,6 +16,7 @@ from medseg.commands.train_teacher import settle_teacher
 from medseg.errors import CheckpointError, SettingsError
 from medseg.planning.class_weights import ClassWeights, settle_class_weights
 from medseg.planning.fingerprint import Fingerprint
+from medseg.planning.plan import TrainingPlan
 from medseg.progress import Progress
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ def _new_recipe(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) -
     if not iterations and not budget:
         raise SettingsError("Neither iterations nor a budget above 0 is known; give one, for example budget=15min.")
     _require_colour(job)
+    _require_cycles(training, iterations)
+    _require_evidence(job)
     class_weights = _settle_class_weights(job)
     train_cases, held_out = (tuple(case.name for case in cases) for cases in cases_of(job, fold))
 
@@ -86,7 +89,7 @@ def _new_recipe(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) -
             configuration=job.configuration,
             training=training.model_copy(update=settled),
             # A sudden large step would undo what a trained network has learned.
-            parts=(Part(stretch=planned_stretch(optimizer, steps, gently=start is not None)),),
+            parts=(Part(stretch=planned_stretch(optimizer, steps, start is not None, training.snapshots)),),
             start=start,
             teacher=teacher,
             pretraining=job.pretraining,
@@ -128,6 +131,23 @@ def _settle_class_weights(job: TrainJob) -> ClassWeights | None:
             "plan' in this workspace, or leave class_weights out."
         )
     return settle_class_weights(kind, Fingerprint.load(path), job.table)
+
+
+def _require_cycles(training: TrainingPlan, iterations: int | None) -> None:
+    """Several snapshots need a fixed length that is long enough."""
+    if training.snapshots > 1 and training.early_stop:
+        raise SettingsError("snapshots= lays out a training beforehand, so it can't end early. Leave early_stop= out.")
+    if iterations and iterations < 2 * training.snapshots:
+        raise SettingsError(f"{training.snapshots} snapshots need more than {iterations} iterations.")
+
+
+def _require_evidence(job: TrainJob) -> None:
+    """A loss of evidence needs a head that gives it, and classes that exclude one another."""
+    evident = job.configuration.network.head == "evidential"
+    if "evidential" in job.plan.training.loss and not evident:
+        raise SettingsError("loss=evidential needs a network that gives evidence. Add network.head=evidential.")
+    if evident and job.table.activation != "softmax":
+        raise SettingsError("network.head=evidential is for labels that exclude one another, not for regions.")
 
 
 def _require_colour(job: TrainJob) -> None:

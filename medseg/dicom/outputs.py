@@ -54,6 +54,8 @@ class Found:
     """Nats, on the same grid."""
     intervals: Mapping[str, VolumeInterval] = field(default_factory=dict)
     """Of the volume of structures, by name."""
+    warnings: tuple[str, ...] = ()
+    """What has to be known of the image before any of it is believed."""
     marked: bool = False
     """Say in every object that the patient's identity was removed; the headers are those of such images."""
 
@@ -139,7 +141,7 @@ def _write_dicom(
         remarks.append("No structure was found, so there is no segmentation.")
     if "sr" in formats:
         by_name = {one.structure: one for one in measured}
-        report = make_report(found.headers, segmentation, segments, by_name, found.origin)
+        report = make_report(found.headers, segmentation, segments, by_name, found.origin, found.warnings)
         found.save(report, folder / FILES["sr"])
     if "rtstruct" in formats and segments:
         if len(found.headers) != len(frames):

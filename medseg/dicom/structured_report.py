@@ -30,6 +30,7 @@ from medseg.dicom.sources import completed
 from medseg.evaluation.measurements import Intensities, Measurement
 
 _NO_FINDING = Code("no-structure-found", "99MEDSEG", "No structure was found by the model")
+_UNUSUAL = Code("unusual-image", "99MEDSEG", "The image is unlike those that the model was checked on")
 _HAS_PROPERTIES = sr.RelationshipTypeValues.HAS_PROPERTIES
 _NATS = Code("1", "UCUM", "no units")
 
@@ -40,8 +41,9 @@ def make_report(
     segments: Sequence[Segment],
     measurements: Mapping[str, Measurement],
     origin: Origin,
+    warnings: Sequence[str] = (),
 ) -> sr.Comprehensive3DSR:
-    """The report, not yet written.
+    """The report, not yet written; ``warnings`` of the image stand before everything else.
 
     ``measurements`` are those of the segments by the name of their structure; without a ``segmentation`` nothing was
     found. ``sources`` are the headers of the series.
@@ -53,7 +55,10 @@ def make_report(
     content = sr.MeasurementReport(
         observation_context=_observer(origin),
         procedure_reported=codes.SCT.ImagingProcedure,
-        imaging_measurements=groups or [_nothing_found(sources, origin)],
+        imaging_measurements=[
+            *(_statement(_UNUSUAL, sources, origin, warning=warning) for warning in warnings),
+            *(groups or [_statement(_NO_FINDING, sources, origin)]),
+        ],
         title=codes.DCM.ImagingMeasurementReport,
         # Of an enhanced image highdicom can't describe the library entry; the evidence names it all the same.
         referenced_images=None if "NumberOfFrames" in sources[0] else list(sources),
@@ -169,12 +174,14 @@ def _intensity(channel: Intensities, modality: str) -> Iterator[sr.Measurement]:
 _VALUE = Code("pixel-value", "99MEDSEG", "Value of the image")
 
 
-def _nothing_found(sources: Sequence[Dataset], origin: Origin) -> sr.MeasurementsAndQualitativeEvaluations:
-    """TID 1501 with one statement: the model has looked at this series and has found nothing."""
+def _statement(
+    finding: Code, sources: Sequence[Dataset], origin: Origin, **more: str
+) -> sr.MeasurementsAndQualitativeEvaluations:
+    """TID 1501 with one statement of the whole series; ``more`` tells of it in words, for which it has no place."""
     return sr.MeasurementsAndQualitativeEvaluations(
         tracking_identifier=sr.TrackingIdentifier(hd.UID(), "whole series"),
-        algorithm_id=_algorithm(origin),
-        qualitative_evaluations=[sr.QualitativeEvaluation(codes.DCM.Finding, _NO_FINDING)],
+        algorithm_id=_algorithm(origin, **more),
+        qualitative_evaluations=[sr.QualitativeEvaluation(codes.DCM.Finding, finding)],
         source_images=[sr.SourceImageForMeasurementGroup.from_source_image(sources[0])],
     )
 

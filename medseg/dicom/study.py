@@ -19,7 +19,6 @@ import pydicom
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-from medseg.arrays import Labels
 from medseg.dicom.deidentify import Pseudonyms, deidentified
 from medseg.dicom.formats import Format
 from medseg.dicom.origin import Origin
@@ -34,10 +33,11 @@ from medseg.images.volume import Volume
 from medseg.inference.entropy import EntropyOfAverage
 from medseg.inference.model import Networks
 from medseg.inference.options import Accumulator, Options
-from medseg.inference.predict import predict_volume, predict_watched
+from medseg.inference.predict import Prediction, predict_judged, predict_watched
 from medseg.preprocessing.grid import Grid
 from medseg.progress import Progress
 from medseg.uncertainty.case import Trust
+from medseg.uncertainty.judge import ImageJudge
 from medseg.uncertainty.volumes import VolumesOfAverage
 
 RECORD = "study.json"
@@ -111,9 +111,11 @@ class Job:
     def identity(self) -> str:
         """Hash of the model and of all that changes the results."""
         options, trust = self.options, self.trust
-        known = {}
+        known: dict[str, list[object]] = {}
         if trust is not None and trust.calibration is not None:
             known = {"calibration": [trust.calibration.content_hash(), trust.rate]}
+        if isinstance(options.judge, ImageJudge):
+            known["images"] = [options.judge.known.content_hash(), options.judge.false_alarms]
         return hash_content(
             {
                 "model": self.networks.identity,
@@ -139,11 +141,11 @@ def process_study(study: Study, content: str, job: Job, folder: Path, progress: 
     choice = job.choose(study)
     headers = _headers(choice, job, folder)
     image = replace(choice.read(), header=None)
-    labels, entropy, intervals = _predict(image, job, name, progress)
+    predicted, entropy, intervals = _predict(image, job, name, progress)
     channels = tuple(channel.name for channel in job.networks.plan.channels)
     found = Found(
-        choice.reference, headers, image, channels, labels, job.networks.labels, job.origin, entropy, intervals,
-        marked=job.pseudonyms is not None,
+        choice.reference, headers, image, channels, predicted.indices, job.networks.labels, job.origin, entropy,
+        intervals, marked=job.pseudonyms is not None, warnings=predicted.remarks,
     )  # fmt: skip
     measured, remarks = write_outputs(folder, found, job.formats, job.kind)
     record = StudyRecord(
@@ -153,7 +155,7 @@ def process_study(study: Study, content: str, job: Job, folder: Path, progress: 
         job=job.identity,
         series=choice.lines,
         measurements=tuple(measured),
-        remarks=tuple(dict.fromkeys((*choice.remarks, *image.remarks, *remarks))),
+        remarks=tuple(dict.fromkeys((*predicted.remarks, *choice.remarks, *image.remarks, *remarks))),
         files={str(path.relative_to(folder)): hash_file(path) for path in sorted(folder.rglob("*")) if path.is_file()},
         seconds=round(time.monotonic() - started, 3),
         finished=now(),
@@ -164,11 +166,11 @@ def process_study(study: Study, content: str, job: Job, folder: Path, progress: 
 
 def _predict(
     image: Volume, job: Job, name: str, progress: Progress
-) -> tuple[Labels, NDArray[np.float32] | None, dict[str, VolumeInterval]]:
-    """The labels, their entropy where it is written, and intervals of volumes where the model was calibrated."""
+) -> tuple[Prediction, NDArray[np.float32] | None, dict[str, VolumeInterval]]:
+    """What was found, its entropy where it is written, and intervals of volumes where the model was calibrated."""
     networks, trust = job.networks, job.trust
     if "pmap" not in job.formats and trust is None:
-        return predict_volume(image, networks, job.options, name, progress), None, {}
+        return predict_judged(image, networks, job.options, name, progress), None, {}
     entropies: list[EntropyOfAverage] = []
     volumes: list[VolumesOfAverage] = []
 
@@ -179,8 +181,8 @@ def _predict(
             volumes.append(VolumesOfAverage(grid, trust))
         return [*entropies, *volumes]
 
-    labels = predict_watched(image, networks, job.options, accumulators, name, progress)
-    return labels, entropies[0].entropy if entropies else None, volumes[0].intervals() if volumes else {}
+    predicted = predict_watched(image, networks, job.options, accumulators, name, progress)
+    return predicted, entropies[0].entropy if entropies else None, volumes[0].intervals() if volumes else {}
 
 
 def _headers(choice: Choice, job: Job, folder: Path) -> list[Dataset]:

@@ -7,11 +7,11 @@ deeper it no longer says where.
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from medseg.errors import SettingsError
 from medseg.explanation.target import Target
+from medseg.networks.layers import resolutions
 
 _QUARTER = 0.25
 
@@ -21,7 +21,7 @@ def choose_layer(target: Target, name: str = "auto") -> str:
 
     Raises SettingsError for a layer that the network lacks or does not use, naming some that it has.
     """
-    shares = _resolutions(target)
+    shares = resolutions(target.network, target.patch)
     if name == "auto":
         coarse = [layer for layer, share in shares.items() if share <= _QUARTER]
         # A network that never goes so far down is looked at where it is coarsest.
@@ -41,28 +41,3 @@ def _is_head(network: nn.Module, name: str) -> bool:
     layer = network.get_submodule(name)
     sizes = [kernel for part in layer.modules() if (kernel := getattr(part, "kernel_size", None)) is not None]
     return bool(sizes) and all(set(size) == {1} for size in sizes)
-
-
-def _resolutions(target: Target) -> dict[str, float]:
-    """Every layer that gives a feature map, in the order in which they finish: its size by that of the patch."""
-    found: dict[str, float] = {}
-    dimensions = sum(size > 1 for size in target.patch.shape[2:])
-    voxels = target.patch[0, 0].numel()
-
-    def note(name: str, output: object) -> None:
-        if isinstance(output, Tensor) and output.ndim >= 4:
-            found.pop(name, None)
-            found[name] = (output[0, 0].numel() / voxels) ** (1 / max(dimensions, 1))
-
-    layers = [(name, layer) for name, layer in target.network.named_modules() if name]
-    handles = [
-        layer.register_forward_hook(lambda _layer, _input, output, name=name: note(name, output))
-        for name, layer in layers
-    ]
-    try:
-        with torch.no_grad():
-            target.network(target.patch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return found

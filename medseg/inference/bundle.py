@@ -1,9 +1,9 @@
 """A Model on disk: a bundle to carry away, or a workspace as it stands after training; one resolver for both.
 
 A bundle is a folder with ``bundle.json`` (format, checksum of every file, provenance, metrics), ``plan.yaml``,
-``labels.yaml``, ``selection.json`` and ``calibration.json`` where they were made, a model card (``README.md``) and
-``<configuration>/fold_<k>.safetensors``. It holds no names of cases. Nothing in it is executed or unpickled, and every
-file is compared with its checksum before it is read.
+``labels.yaml``, ``selection.json``, ``calibration.json`` and ``familiarity.json`` where they were made, a model card
+(``README.md``) and ``<configuration>/fold_<k>.safetensors``. It holds no names of cases. Nothing in it is executed or
+unpickled, and every file is compared with its checksum before it is read.
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from medseg.paths import Workspace, last_used
 from medseg.planning.plan import Plan
 
 _MANIFEST, _PLAN, _LABELS, _SELECTION, _CARD = "bundle.json", "plan.yaml", "labels.yaml", "selection.json", "README.md"
-_CALIBRATION = "calibration.json"
+_CALIBRATION, _FAMILIARITY = "calibration.json", "familiarity.json"
+_SNAPSHOT = re.compile(r"(?P<configuration>[\w-]+)/fold_(?P<fold>\d+|full)\.snapshot_\d+\.safetensors")
 _WEIGHTS = re.compile(r"(?P<configuration>[\w-]+)/fold_(?P<fold>\d+|full)\.(safetensors|onnx)")
 
 
@@ -136,7 +137,18 @@ def _open_workspace(workspace: Workspace) -> Model:
             weights[configuration] = _in_order(found)
     selection = Selection.load(workspace.selection) if workspace.selection.is_file() else None
     calibration = workspace.calibration if workspace.calibration.is_file() else None
-    return Model(workspace.folder, plan, LabelTable.load(workspace.labels), weights, selection, calibration)
+    familiarity = workspace.familiarity if workspace.familiarity.is_file() else None
+    snapshots = {
+        name: {fold: _snapshots_of(workspace, name, fold) for fold in folds} for name, folds in weights.items()
+    }
+    labels = LabelTable.load(workspace.labels)
+    return Model(workspace.folder, plan, labels, weights, selection, calibration, familiarity, snapshots)
+
+
+def _snapshots_of(workspace: Workspace, configuration: str, fold: Fold) -> tuple[Path, ...]:
+    """In the order in which they were kept."""
+    found = workspace.fold(configuration, fold).glob("snapshot_*.safetensors")
+    return tuple(sorted(found, key=lambda path: int(path.stem.removeprefix("snapshot_"))))
 
 
 def _open_bundle(folder: Path) -> Model:
@@ -151,10 +163,17 @@ def _open_bundle(folder: Path) -> Model:
         match = _WEIGHTS.fullmatch(name)
         if match:
             weights.setdefault(match["configuration"], {})[_fold(match["fold"])] = folder / name
+    snapshots: dict[str, dict[Fold, tuple[Path, ...]]] = {}
+    for name in sorted(manifest.files, key=lambda name: (len(name), name)):
+        if match := _SNAPSHOT.fullmatch(name):
+            of_fold = snapshots.setdefault(match["configuration"], {})
+            of_fold[_fold(match["fold"])] = (*of_fold.get(_fold(match["fold"]), ()), folder / name)
     ordered = {configuration: _in_order(folds) for configuration, folds in weights.items()}
     selection = Selection.load(folder / _SELECTION) if _SELECTION in manifest.files else None
     calibration = folder / _CALIBRATION if _CALIBRATION in manifest.files else None
-    return Model(folder, Plan.load(folder / _PLAN), LabelTable.load(folder / _LABELS), ordered, selection, calibration)
+    familiarity = folder / _FAMILIARITY if _FAMILIARITY in manifest.files else None
+    plan, labels = Plan.load(folder / _PLAN), LabelTable.load(folder / _LABELS)
+    return Model(folder, plan, labels, ordered, selection, calibration, familiarity, snapshots)
 
 
 def _require_unaltered(folder: Path, name: str, expected: str) -> None:
@@ -191,6 +210,8 @@ def write_bundle(workspace: Workspace, output: Path, everything: bool = False) -
         metrics["selection"] = model.selection.averages()
     if model.calibration is not None:
         sources[_CALIBRATION] = model.calibration
+    if model.familiarity is not None:
+        sources[_FAMILIARITY] = model.familiarity
     for configuration, folds in model.weights.items():
         if model.plan.configurations[configuration].previous is not None:
             model.load(configuration)  # so is a cascade without the networks before it
@@ -199,6 +220,9 @@ def write_bundle(workspace: Workspace, output: Path, everything: bool = False) -
             if description.get("start"):
                 begun_from[f"{configuration}/fold_{fold}"] = description["start"]["identity"]
             sources[weights_name(configuration, fold)] = folds[fold]
+            for number, path in enumerate(model.snapshots[configuration][fold], start=1):
+                load_weights(path)
+                sources[f"{configuration}/fold_{fold}.snapshot_{number}.safetensors"] = path
             metrics |= _metrics(workspace, configuration, fold)
     with bundle_written_whole(output, model.plan, metrics, begun_from=begun_from) as folder:
         for name, source in sources.items():

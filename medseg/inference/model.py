@@ -6,7 +6,7 @@ Knows nothing of how a bundle or a workspace lies on the disk; that is ``medseg.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -66,6 +66,10 @@ class Model:
     """What to predict with by default, where ``medseg select`` has chosen."""
     calibration: Path | None = None
     """What ``medseg calibrate`` has learned, where it was run; ``medseg.uncertainty`` reads it."""
+    familiarity: Path | None = None
+    """What it has learned of the images themselves."""
+    snapshots: Mapping[str, Mapping[Fold, tuple[Path, ...]]] = field(default_factory=dict)
+    """Earlier networks of a fold's training, where it kept any."""
 
     def choose(
         self, configuration: str | None = None, folds: Sequence[Fold] | None = None
@@ -125,6 +129,20 @@ class Model:
         first, *others = members
         identity = hash_content([member.identity for member in members]) if others else first.identity
         return replace(first, beside=tuple(others), rules=selection.rules, identity=identity)
+
+    def with_snapshots(self, networks: Networks) -> Networks:
+        """The same with the snapshots of their folds beside them. Raises CheckpointError where a fold has none."""
+        kept = self.snapshots.get(networks.name, {})
+        without = [fold for fold in networks.folds if not kept.get(fold)]
+        if without:
+            raise CheckpointError(
+                f"{self.folder} holds no snapshots of '{networks.name}', fold(s) {_listed(without)}. Train with "
+                "snapshots=5, or choose another uncertainty=."
+            )
+        device = next(networks.networks[0].parameters()).device
+        snapshots = [read_network(path)[0].to(device) for fold in networks.folds for path in kept[fold]]
+        beside = tuple(self.with_snapshots(other) for other in networks.beside)
+        return replace(networks, snapshots=tuple(snapshots), beside=beside)
 
     def _load(
         self, configuration: str | None, folds: Sequence[Fold] | None, device: torch.device | str, engine: Engine
@@ -231,11 +249,18 @@ class Networks:
     """In a cascade: those whose labels are an additional input."""
     rules: tuple[ComponentRule, ...] = ()
     """Post-processing that was learned for just these networks."""
+    snapshots: tuple[nn.Module, ...] = ()
+    """Earlier networks of the same trainings, where they are averaged as well."""
+
+    @property
+    def averaged(self) -> tuple[nn.Module, ...]:
+        """All networks whose probabilities are averaged."""
+        return (*self.networks, *self.snapshots)
 
     @property
     def bytes(self) -> int:
         """Memory of all tensors."""
-        tensors = [tensor for network in self.networks for tensor in (*network.parameters(), *network.buffers())]
+        tensors = [tensor for network in self.averaged for tensor in (*network.parameters(), *network.buffers())]
         return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
 
 

@@ -12,8 +12,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     import torch
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from medseg.inference.model import Networks
+    from medseg.inference.passes import PreparedImage
     from medseg.preprocessing.grid import Grid
 
 Combine = Literal["probabilities", "logits", "nnunet"]
@@ -71,9 +73,19 @@ class Spread(Protocol):
     """How many numbers of a voxel come behind its probabilities."""
     is_of_mirror_images: bool
     """Whether each mirror image is a member; else those of a network are averaged before."""
+    takes_logits: bool
+    """Whether members are found in logits (``of_logits``), and not in what is made of them (``of``)."""
+
+    def members(self, networks: Sequence[nn.Module]) -> Sequence[nn.Module]:
+        """Those whose disagreement is watched: the networks themselves, or samples of each."""
+        ...
 
     def of(self, probabilities: Tensor) -> Tensor:
         """What is averaged over members: ``(B, K, ...)`` becomes ``(B, K + channels, ...)``."""
+        ...
+
+    def of_logits(self, logits: Tensor) -> Tensor:
+        """The same as ``of``, by float32 logits ``(B, K, ...)``."""
         ...
 
     def finish(self, scores: Tensor) -> Tensor:
@@ -82,6 +94,25 @@ class Spread(Protocol):
 
     def accumulator(self, grid: Grid) -> Accumulator:
         """What is to see the rows of one Case."""
+        ...
+
+
+@runtime_checkable
+class Judged(Protocol):
+    """What was said of one image."""
+
+    @property
+    def warning(self) -> str | None:
+        """A sentence where it is unlike those that the model was checked on."""
+        ...
+
+
+@runtime_checkable
+class Judge(Protocol):
+    """What looks at an image before anybody believes its prediction (``medseg.uncertainty``)."""
+
+    def __call__(self, prepared: PreparedImage, model: Networks) -> Judged:
+        """Compare it with those that the model was checked on."""
         ...
 
 
@@ -101,6 +132,8 @@ class Options:
     """Bytes that the program may use in all; by default what the computer has free."""
     spread: Spread | None = None
     """What is known of the members beside their mean; only for probabilities."""
+    judge: Judge | None = None
+    """What says whether an image is like those that the model was checked on."""
     scratch: Path | None = None
     """Folder for files of scores that the memory can't hold; without it there are none."""
 

@@ -124,7 +124,7 @@ class Passes:
     def _computed(self, member: Networks, title: str, progress: Progress | None) -> Iterator[Rows]:
         return network_rows(
             self._network_input(member),
-            member.networks,
+            member.averaged,
             member.configuration,
             member.labels,
             member.mirror_axes,

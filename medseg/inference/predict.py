@@ -23,7 +23,7 @@ from medseg.inference.components import apply_rules
 from medseg.inference.decision import decision_of
 from medseg.inference.memory import Bound, Layout, Memory, choose_layout
 from medseg.inference.model import Networks
-from medseg.inference.options import Accumulator, Combine, Options
+from medseg.inference.options import Accumulator, Combine, Judged, Options
 from medseg.inference.passes import LabelsOfAverage, Passes, PreparedImage, network_rows
 from medseg.inference.restore import restore_labels, restore_scores
 from medseg.planning.plan import ConfigurationPlan
@@ -62,13 +62,16 @@ def predict_image(
         return restore_labels(rows, grid, decision_of(labels, logits=combine != "probabilities"))
 
 
-def probability_rows(image: Volume, model: Networks, options: Options, case: str = "") -> tuple[Grid, Iterator[Tensor]]:
+def probability_rows(
+    image: Volume, model: Networks, options: Options, case: str = "", prepared: PreparedImage | None = None
+) -> tuple[Grid, Iterator[Tensor]]:
     """Class probabilities of each row of the crop box, ``(K, Y, X)`` in network axes, ascending; and the Grid.
 
-    Only ``model`` itself is asked, not what stands beside it. Rows are computed as they are taken.
+    Only ``model`` itself is asked, not what stands beside it. Rows are computed as they are taken. ``prepared`` is the
+    image for somebody else to look at as well.
     """
     layout, _ = choose_layout(image, model, options, Bound.of(options), case)
-    grid, rows = Passes(PreparedImage(image, [model]), [model], options, layout, case).scores(model)
+    grid, rows = Passes(prepared or PreparedImage(image, [model]), [model], options, layout, case).scores(model)
     return grid, restore_scores(rows, grid)
 
 
@@ -135,6 +138,8 @@ class Prediction:
     remarks: tuple[str, ...]
     seen: Accumulator | None = None
     """What ``Options.spread`` has made and shown the rows."""
+    judged: Judged | None = None
+    """What ``Options.judge`` says of the image."""
 
 
 @dataclass(frozen=True)
@@ -182,6 +187,20 @@ def read_ready(case: Case, model: Networks) -> Ready:
 
 def predict_ready(ready: Ready, model: Networks, options: Options, layout: Layout, progress: Progress) -> Prediction:
     """Run the networks over a Case that is prepared. Raises MedsegError when that fails."""
+    prediction = _predict_ready(ready, model, options, layout, progress)
+    return _judged(prediction, ready.prepared, model, options)
+
+
+def _judged(prediction: Prediction, prepared: PreparedImage, model: Networks, options: Options) -> Prediction:
+    """The same with what ``Options.judge`` says, whose warning is a remark."""
+    if options.judge is None:
+        return prediction
+    judged = options.judge(prepared, model)
+    warned = (judged.warning,) if judged.warning is not None else ()
+    return replace(prediction, judged=judged, remarks=(*prediction.remarks, *warned))
+
+
+def _predict_ready(ready: Ready, model: Networks, options: Options, layout: Layout, progress: Progress) -> Prediction:
     members, name, spread = (model, *model.beside), ready.case, options.spread
     if len(members) == 1 and spread is None:
         indices = Passes(ready.prepared, members, options, layout, name, progress).labels(model)
@@ -211,9 +230,16 @@ def predict_volume(
 
     Raises MedsegError when the prediction fails, SettingsError where options contradict the model.
     """
+    return predict_judged(image, model, options, case, progress).indices
+
+
+def predict_judged(
+    image: Volume, model: Networks, options: Options, case: str = "", progress: Progress | None = None
+) -> Prediction:
+    """``predict_volume`` with all that is said of the image; its own remarks are not repeated."""
     layout, _ = choose_layout(image, model, options, Bound.of(options), case)
     ready = Ready(case, PreparedImage(image, (model, *model.beside)), ())
-    return finish_case(predict_ready(ready, model, options, layout, progress or Silent()), model, options).indices
+    return finish_case(predict_ready(ready, model, options, layout, progress or Silent()), model, options)
 
 
 def predict_watched(
@@ -223,16 +249,18 @@ def predict_watched(
     accumulators: Callable[[Grid], Sequence[Accumulator]],
     case: str = "",
     progress: Progress | None = None,
-) -> Labels:
-    """``predict_volume``, whose averaged probabilities what ``accumulators`` makes gets to see.
+) -> Prediction:
+    """``predict_judged``, whose averaged probabilities what ``accumulators`` makes gets to see.
 
     Raises SettingsError where logits are to be averaged, which gives no probabilities, else what ``predict_case`` does.
     """
     if options.combine != "probabilities":
         raise SettingsError("This needs averaged probabilities. Leave combine= and compat= out.")
     members = (model, *model.beside)
-    (indices,) = predict_together(image, members, [range(len(members))], options, case, progress, accumulators)
-    return finish_case(Prediction(case, indices, image, ()), model, options).indices
+    layout, _ = choose_layout(image, model, options, Bound.of(options), case)
+    prepared, shown = PreparedImage(image, members), progress or Silent()
+    (indices,) = _averaged(prepared, members, [range(len(members))], options, layout, case, shown, accumulators)
+    return finish_case(_judged(Prediction(case, indices, image, ()), prepared, model, options), model, options)
 
 
 def _require_sides(case: Case, image: Volume, model: Networks) -> tuple[str, ...]:

@@ -120,7 +120,8 @@ class _Ensemble:
     ) -> None:
         if not networks:
             raise MedsegError("There is no network to predict with.")
-        self._networks, self._flips, self._classes = networks, flips, classes
+        self._networks = networks if spread is None else spread.members(networks)
+        self._flips, self._classes = flips, classes
         self._combine, self._spread, self._device, self.case = combine, spread, device, case
         self._normalised = _ACTIVATIONS[activation] if combine == "probabilities" else None
 
@@ -139,10 +140,28 @@ class _Ensemble:
         total: Tensor | None = None
         flips = [[flip] for flip in self._flips] if spread.is_of_mirror_images else [self._flips]
         for network, together in product(self._networks, flips):
-            found = spread.of(self._average([network], tiles, together))
+            if spread.takes_logits:
+                found = self._average_of_logits(spread, network, tiles, together)
+            else:
+                found = spread.of(self._average([network], tiles, together))
             total = found if total is None else total.add_(found)
         assert total is not None
         return total.div_(len(self._networks) * len(flips))
+
+    def _average_of_logits(
+        self, spread: Spread, network: nn.Module, tiles: Tensor, flips: Sequence[tuple[int, ...]]
+    ) -> Tensor:
+        total: Tensor | None = None
+        for flip in flips:
+            axes = [axis + 2 for axis in flip]
+            with autocast(self._device), fast_convolutions(self._device):
+                logits = network(tiles.flip(axes) if axes else tiles)
+            self._require_shape(logits, tiles)
+            found = spread.of_logits(logits.float())
+            found = found.flip(axes) if axes else found
+            total = found if total is None else total.add_(found)
+        assert total is not None  # not flipping is one of the flips
+        return total.div_(len(flips))
 
     def _average(
         self, networks: Sequence[nn.Module], tiles: Tensor, flips: Sequence[tuple[int, ...]] | None = None

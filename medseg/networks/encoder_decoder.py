@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.jit import is_tracing  # type: ignore[attr-defined]
 
 from medseg.networks.blocks import CONVOLUTIONS, check_patch, initialise
+from medseg.networks.dropout import MapDropout
 from medseg.planning.coarse_layers import auxiliary_stages, finest_stage
 from medseg.planning.plan import NetworkPlan
 
@@ -36,7 +37,9 @@ class EncoderDecoder(nn.Module):
         self.channels = channels
         self.divisor = plan.divisor
         self.deep_supervision = plan.deep_supervision
+        self.is_evidential = plan.head == "evidential"
         self.encoder = encoder
+        self.dropout = MapDropout(plan.dropout)
         self.decoder = decoder
         self.apply(initialise)
 
@@ -47,7 +50,10 @@ class EncoderDecoder(nn.Module):
         if self.dimensions == 2:
             x = x.squeeze(2)
         every_head = self.training and self.deep_supervision
-        logits = self.decoder(self.encoder(x), every_head)
+        logits = self.decoder(self.dropout(self.encoder(x)), every_head)
+        if self.is_evidential:
+            # alpha = 1 + evidence; softmax of its logarithm is the Dirichlet distribution's mean (Sensoy et al. 2018).
+            logits = [F.softplus(one.float()).log1p() for one in logits]
         if self.dimensions == 2:
             logits = [one.unsqueeze(2) for one in logits]
         return logits if every_head else logits[0]

@@ -48,6 +48,7 @@ LOSSES: dict[str, LossSummary] = {
         LossSummary("symmetric_ce", "CE and its reverse, for wrong labels (Wang et al. 2019)"),
         LossSummary("bootstrap", "labels mixed with the network's own answer, for wrong labels (Reed et al. 2015)"),
         LossSummary("soft_bootstrap", "the same with its probabilities instead of its answer (Reed et al. 2015)"),
+        LossSummary("evidential", "evidence for classes, for network.head=evidential (Sensoy et al. 2018)"),
     )
 }
 

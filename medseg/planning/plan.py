@@ -45,6 +45,12 @@ class NetworkPlan(Record):
     """A prediction head on every decoder stage, used in training only."""
     attention: AttentionName = "none"
     """Behind every stage of plain convolutions: se (squeeze-and-excitation) or cbam (convolutional block attention)."""
+    head: Literal["plain", "evidential"] = "plain"
+    """What the last layer gives: logits, or evidence for each class (at least none), which the loss 'evidential' and
+    'medseg predict uncertainty=evidential' need."""
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    """Share of the encoder's features that are dropped in training, but for the finest stage's; needed for
+    'medseg predict uncertainty=dropout'."""
 
     @model_validator(mode="after")
     def _same_depth(self) -> Self:
@@ -219,6 +225,9 @@ class TrainingPlan(Record):
     foreground_share: float = Field(default=0.33, ge=0, le=1)
     """Share of a batch whose patches are centred on a random structure."""
     sampling: SamplingPlan = SamplingPlan()
+    snapshots: PositiveInt = 1
+    """Networks kept of one training, for 'medseg predict uncertainty=snapshots': the learning rate falls to 0 so many
+    times, and starts anew in between."""
     gradient_clip: PositiveFloat = 12.0
     """Largest norm of the gradient."""
     mirror_axes: tuple[Literal[0, 1, 2], ...] = (0, 1, 2)

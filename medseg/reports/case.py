@@ -12,7 +12,7 @@ from pathlib import Path
 from medseg.evaluation.metrics import CaseScores
 from medseg.explanation.document import Explanation
 from medseg.reports.page import Html, banner, bullets, link, picture, section, table, tag, write_page
-from medseg.uncertainty.case import CaseUncertainty
+from medseg.uncertainty.summary import CaseUncertainty
 
 NOT_FOR_USE = "Results of a program, unverified. Not for clinical use."
 _STATUS = {"missed": "missed altogether", "false_alarm": "found where there is none"}
@@ -44,7 +44,9 @@ class CaseFacts:
         """What a reader should know before believing anything here."""
         structures = self.scores.structures if self.scores is not None else ()
         estimates = [one.estimate for one in (self.uncertainty.structures if self.uncertainty is not None else ())]
+        warning = self.uncertainty.warning if self.uncertainty is not None else None
         found = [
+            *([warning] if warning and warning not in self.remarks else []),
             *self.remarks,
             *(f"'{one.name}' was {_STATUS[one.status]}." for one in structures if one.status in _STATUS),
             *(

@@ -15,6 +15,7 @@ from medseg.inference.selection import Selection
 from medseg.reports.case import NOT_FOR_USE, CaseFacts, number
 from medseg.reports.page import Html, banner, link, picture, section, table, tag, write_page
 from medseg.uncertainty.calibration import Calibration, Coverage
+from medseg.uncertainty.familiarity import FALSE_ALARMS, Familiarity
 
 _FEW = 10
 _NOBODY = CaseFacts("", {})
@@ -40,6 +41,7 @@ class Experiment:
     calibration: Calibration | None = None
     calibration_picture: Path | None = None
     calibration_is_stale: bool = False
+    familiarity: Familiarity | None = None
     notes: tuple[str, ...] = ()
     cases: tuple[CaseFacts, ...] = ()
     """The worst first."""
@@ -59,6 +61,8 @@ class Experiment:
                     for count, what in counted
                     if count
                 ]
+        if self.familiarity is None:
+            found.append("Nothing warns of unusual images ('medseg calibrate').")
         return found + self._doubts_of_calibration()
 
     def _doubts_of_calibration(self) -> list[str]:
@@ -92,6 +96,7 @@ def write_experiment_page(path: Path, experiment: Experiment, worst: Sequence[tu
         "Scores": [*_scores(experiment)],
         "Configurations compared": [_selection(experiment.selection)],
         "Calibration and guarantees": _calibration(experiment),
+        "What images it knows": _images(experiment.familiarity),
         "First to look at": [
             tag("div", *(picture(place, told) for place, told in worst), class_="small") if worst else ""
         ],
@@ -170,6 +175,19 @@ def _calibration(experiment: Experiment) -> list[Html]:
         table(("structure", "outer contour", "inner contour", "volume", "Dice bound", "rank correlation"), guarantees),
         tag("small", known.assumption),
     ]
+
+
+def _images(known: Familiarity | None) -> list[Html]:
+    if known is None:
+        return []
+    least = 1 / (known.cases + 1)
+    told = (
+        f"A new image is compared with {known.cases} held-out ones by what is measured of it"
+        f"{' and by what the networks make of it' if known.features else ''}, and warned of where it is stranger than "
+        f"all but {100 * max(FALSE_ALARMS, least):.2g} % of them would be."
+    )
+    rows = [(one.name, f"{one.low:.4g} to {one.high:.4g}") for one in known.usual]
+    return [tag("p", told), table(("measured", "held-out cases"), rows)]
 
 
 def _row(name: str, scores: CalibrationScores) -> tuple[str, ...]:

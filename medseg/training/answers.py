@@ -37,10 +37,17 @@ class Answers:
     """Logits (B, K, Z, Y, X) beside label indices (B, Z, Y, X); computed in float32, or float64 for such logits."""
 
     def __init__(
-        self, logits: Tensor, labels: Tensor, setting: LossSetting, spacing: Spacing = (1.0, 1.0, 1.0)
+        self,
+        logits: Tensor,
+        labels: Tensor,
+        setting: LossSetting,
+        spacing: Spacing = (1.0, 1.0, 1.0),
+        progress: float = 1.0,
     ) -> None:
         self.logits = logits if logits.dtype == torch.float64 else logits.float()
         self.labels, self.setting, self.spacing = labels, setting, spacing
+        self.progress = progress
+        """Share of the training that is done."""
         self.ignore = setting.table.ignore_index
         self.known = None if self.ignore is None else labels != self.ignore
         """Voxels that somebody annotated, (B, Z, Y, X); None for all."""

@@ -59,7 +59,8 @@ def train_fold(
 
     ``first_weights`` are those to begin with, instead of random ones, where there is no checkpoint yet.
     ``teachers`` are those that the Recipe names.
-    Writes checkpoints, ``log.csv`` and finally ``weights.safetensors``. With the same Recipe the weights have the same
+    Writes checkpoints, ``log.csv``, ``snapshot_1.safetensors``, ... at the end of every cycle of the learning rate but
+    the last, and finally ``weights.safetensors``. With the same Recipe the weights have the same
     bytes on CPU, whatever the number of workers and however often the training was interrupted.
     Raises CheckpointError for a damaged or foreign checkpoint, MedsegError when the loss is no longer finite.
     """
@@ -91,7 +92,18 @@ def train_fold(
     progress.advance(course.iteration)
     batches = _batches(patches, steps, recipe, workers)
     loss = new_loss(recipe)
-    train(fabric, recipe, module, loss, wrapped, schedule, batches, course.iteration, steps, patches.cases_of, teachers)
+    ends = recipe.parts[-1].stretch.ends[:-1]
+
+    def after_step(step: Step) -> None:
+        # Before the checkpoint: a training that goes on from it does not come by here again.
+        if step.iteration in ends and fabric.is_global_zero:
+            reached = steps.course.model_copy(update={"iteration": step.iteration})
+            path = folder / f"snapshot_{1 + ends.index(step.iteration)}.safetensors"
+            save_weights(path, network.state_dict(), describe_weights(recipe, reached))
+        steps(step)
+
+    found = patches.cases_of
+    train(fabric, recipe, module, loss, wrapped, schedule, batches, course.iteration, after_step, found, teachers)
     progress.finish()
     if fabric.is_global_zero:
         save_weights(folder / "weights.safetensors", network.state_dict(), describe_weights(recipe, steps.course))

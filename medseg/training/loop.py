@@ -17,6 +17,7 @@ from medseg.errors import MedsegError
 from medseg.training.augment import augment_batch
 from medseg.training.dice import patch_dice
 from medseg.training.distillation import Teachers, finest_of, logits_of
+from medseg.training.losses import tell_progress
 from medseg.training.mining import errors_of
 from medseg.training.recipe import Recipe
 from medseg.training.restoration import hide
@@ -81,6 +82,7 @@ def train(
         if recipe.pretraining is not None:
             images, labels = hide(images, labels, recipe.pretraining, plan.seed, iteration, fabric.global_rank)
         optimizer.zero_grad(set_to_none=True)
+        tell_progress(loss_function, iteration / schedule.end)
         output = network(images)
         finest = finest_of(output)
         loss = loss_function(logits_of(output), labels)

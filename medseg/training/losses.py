@@ -16,7 +16,7 @@ from medseg.arrays import Spacing
 from medseg.cases.labels import LabelTable
 from medseg.planning.class_weights import ClassWeights
 from medseg.planning.losses import WeightedLoss, parse_loss
-from medseg.training import loss_overlap, loss_shape, loss_voxelwise
+from medseg.training import loss_evidential, loss_overlap, loss_shape, loss_voxelwise
 from medseg.training.answers import Answers, LossSetting
 
 
@@ -48,6 +48,7 @@ LOSSES: dict[str, Callable[[Answers], Tensor]] = {
     "symmetric_ce": loss_voxelwise.symmetric_cross_entropy,
     "bootstrap": loss_voxelwise.bootstrap,
     "soft_bootstrap": loss_voxelwise.soft_bootstrap,
+    "evidential": loss_evidential.evidential,
 }
 """What each does is summed up in ``medseg.planning.losses``."""
 
@@ -58,11 +59,13 @@ class WeightedSum(nn.Module):
     def __init__(self, parts: Sequence[WeightedLoss], setting: LossSetting) -> None:
         super().__init__()
         self.parts, self.setting = tuple(parts), setting
+        self.progress = 1.0
+        """Share of the training that is done, for what is annealed."""
 
     def forward(self, logits: Tensor, labels: Tensor, spacing: Spacing = (1.0, 1.0, 1.0)) -> Tensor:
         """Logits (B, K, Z, Y, X), label indices (B, Z, Y, X) int64, mm or any unit of a voxel's edges -> scalar."""
         with torch.autocast(logits.device.type, enabled=False):
-            answers = Answers(logits, labels, self.setting, spacing)
+            answers = Answers(logits, labels, self.setting, spacing, self.progress)
             first, *others = (part.weight * LOSSES[part.name](answers) for part in self.parts)
             return sum(others, first)
 
@@ -94,6 +97,13 @@ class DeepSupervision(nn.Module):
                 # An output without weight stays in the graph: several processes wait for every gradient.
                 terms.append(0.0 * logits.float().sum())
         return torch.stack(terms).sum()
+
+
+def tell_progress(loss: nn.Module, share: float) -> None:
+    """Say how much of the training is done, 0 to 1, to a loss that wants to know."""
+    for part in loss.modules():
+        if isinstance(part, WeightedSum):
+            part.progress = share
 
 
 def supervision_weights(outputs: int) -> tuple[float, ...]:

@@ -8,6 +8,7 @@ which Haegele et al. 2024 (arXiv 2405.18392) find to be as good as a decay over 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from pydantic import Field, NonNegativeInt, PositiveInt
 
@@ -35,14 +36,23 @@ class Stretch(Record):
     """The rate from which it warms up."""
     warmup: NonNegativeInt = 0
     """Iterations of linear rise from ``before`` to ``rate``."""
+    cycles: PositiveInt = 1
+    """How often the rate falls to 0, each time from ``rate`` and over as many iterations (Huang et al. 2017)."""
 
     def rate_at(self, iteration: int) -> float:
         """The learning rate of one of its iterations."""
         done = iteration - self.start
         if done < self.warmup:
             return self.before + (self.rate - self.before) * (done + 1) / (self.warmup + 1)
-        decay = max(self.end - self.start - self.warmup, 1)
-        return self.rate * (1 - (done - self.warmup) / decay) ** _POLY_EXPONENT
+        first, last = [cycle for cycle in pairwise((self.start, *self.ends)) if cycle[0] <= iteration][-1]
+        first += self.warmup if first == self.start else 0
+        return self.rate * (1 - (iteration - first) / max(last - first, 1)) ** _POLY_EXPONENT
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The iteration before which each cycle ends."""
+        length = self.end - self.start
+        return tuple(self.start + round(length * number / self.cycles) for number in range(1, self.cycles + 1))
 
 
 class Watch(Record):
@@ -121,11 +131,14 @@ class Schedule:
         return sorted([*self.decays, *(part.stretch for part in self.parts)], key=lambda stretch: stretch.start)
 
 
-def planned_stretch(optimizer: OptimizerPlan, iterations: int, gently: bool = False) -> Stretch:
-    """A whole training: AdamW warms up over the first 3 %, SGD only where it should begin ``gently``."""
+def planned_stretch(optimizer: OptimizerPlan, iterations: int, gently: bool = False, cycles: int = 1) -> Stretch:
+    """A whole training: AdamW warms up over the first 3 %, SGD only where it should begin ``gently``.
+
+    Of several ``cycles`` only the first warms up.
+    """
     assert optimizer.learning_rate is not None  # settled
-    warmup = round(_WARMUP_SHARE * iterations) if gently or optimizer.name == "adamw" else 0
-    return Stretch(start=0, end=iterations, rate=optimizer.learning_rate, warmup=warmup)
+    warmup = round(_WARMUP_SHARE * iterations / cycles) if gently or optimizer.name == "adamw" else 0
+    return Stretch(start=0, end=iterations, rate=optimizer.learning_rate, warmup=warmup, cycles=cycles)
 
 
 def continued_stretch(schedule: Schedule, done: int, optimizer: OptimizerPlan, iterations: int) -> Stretch:

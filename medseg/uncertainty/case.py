@@ -12,16 +12,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from medseg.cases.labels import LabelTable
 from medseg.inference.decision import decide, decision_of
 from medseg.inference.entropy import entropy_of
 from medseg.inference.restore import crop_view
+from medseg.networks.dropout import DropoutSample
 from medseg.preprocessing.grid import Grid
 from medseg.uncertainty.calibration import Calibration
 from medseg.uncertainty.conformal import Limits, volume_interval
-from medseg.uncertainty.members import CHANNELS, finish_spread, join_configurations, with_spread
+from medseg.uncertainty.members import CHANNELS, finish_spread, join_configurations, with_evidence, with_spread
 from medseg.uncertainty.structures import (
     StructureCounts,
     reaches,
@@ -62,7 +63,7 @@ class Trust:
             is_calibrated=calibrated,
             rate=self.rate if calibrated else None,
             assumption=self.calibration.assumption if self.calibration is not None else None,
-            cases=tuple(sorted(cases, key=lambda case: (-case.review_score, case.case))),
+            cases=tuple(sorted(cases, key=lambda case: (case.warning is None, -case.review_score, case.case))),
         )
 
     @property
@@ -78,13 +79,27 @@ class MemberSpread:
 
     channels = CHANNELS
 
-    def __init__(self, source: Source, trust: Trust) -> None:
+    def __init__(self, source: Source, trust: Trust, samples: int = 0, seed: int = 0) -> None:
+        """``samples`` of each network where features are dropped; which ones follows from ``seed``."""
         self.source: Source = source
         self.trust, self.is_of_mirror_images = trust, source == "tta"
+        self.takes_logits = source == "evidential"
+        self._samples, self._seed = samples, seed
+
+    def members(self, networks: Sequence[nn.Module]) -> Sequence[nn.Module]:
+        """The networks themselves, or samples of each with some features dropped."""
+        if self.source != "dropout":
+            return networks
+        seeds = range(self._seed, self._seed + self._samples)
+        return [DropoutSample(network, seed) for network in networks for seed in seeds]
 
     def of(self, probabilities: Tensor) -> Tensor:
         """``with_spread``."""
         return with_spread(probabilities, self.trust.table)
+
+    def of_logits(self, logits: Tensor) -> Tensor:
+        """``with_evidence``."""
+        return with_evidence(logits)
 
     def finish(self, scores: Tensor) -> Tensor:
         """``finish_spread``."""
@@ -133,15 +148,18 @@ class CaseAccumulator:
             if limits.inner is not None:
                 view[index][reaches(probability, limits.inner).cpu().numpy()] = INNER
 
-    def summary(self, case: str) -> CaseUncertainty:
-        """The numbers of the Case, once all rows are in."""
+    def summary(self, case: str, warning: str | None = None) -> CaseUncertainty:
+        """The numbers of the Case, once all rows are in; ``warning`` is what is said of its image."""
         found = []
         for place, name in enumerate(self._table.target_names):
             estimate = self._counts.estimate(place, name, self._voxel_ml, self._trust.temperature_of(place))
             guaranteed = self._guaranteed(place, self._limits[place], estimate) if self._limits else None
             found.append(StructureUncertainty(estimate=estimate, guaranteed=guaranteed))
         return CaseUncertainty(
-            case=case, review_score=review_score([one.estimate for one in found]), structures=tuple(found)
+            case=case,
+            review_score=review_score([one.estimate for one in found]),
+            structures=tuple(found),
+            warning=warning,
         )
 
     def _guaranteed(self, place: int, limits: Limits, estimate: StructureEstimate) -> Guaranteed:

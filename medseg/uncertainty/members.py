@@ -1,10 +1,11 @@
 """What is added up of every member's probabilities, so that their disagreement is known without keeping any of them.
 
 Knows nothing of networks or files; ``medseg.inference`` averages what is made of each member's, tile by tile,
-with the weights of the probabilities themselves. A member is a mirror image of a fold's network (tta) or a fold's
-network (ensemble); overlapping tiles count as members too. Rule: predictive entropy of the mean = expected entropy of
-the members (aleatoric) + mutual information (epistemic), Depeweg et al. 2018; entropies are concave, so neither part is
-negative.
+with the weights of the probabilities themselves. A member is a mirror image of a fold's network (tta), a fold's network
+(ensemble), one with some of its features dropped (dropout), one of several kept of its training (snapshots), or any
+probabilities that the network's evidence allows (evidential); overlapping tiles count as members too.
+Rule: predictive entropy of the mean = expected entropy of the members (aleatoric) + mutual information (epistemic),
+Depeweg et al. 2018; entropies are concave, so neither part is negative.
 """
 
 from __future__ import annotations
@@ -26,6 +27,17 @@ def with_spread(probabilities: Tensor, table: LabelTable) -> Tensor:
     entropy = entropy_of(probabilities.transpose(0, 1), table)
     squares = (probabilities**2).sum(dim=1)
     return torch.cat([probabilities, entropy[:, None], squares[:, None]], dim=1)
+
+
+def with_evidence(logits: Tensor) -> Tensor:
+    """The same for networks that give Dirichlet distributions, alpha = exp(logits): the mean over all probabilities
+    that are possible under them, by their entropy and sum of squares (Malinin & Gales 2018)."""
+    alpha = logits.double().exp()
+    total = alpha.sum(dim=1, keepdim=True)
+    p = alpha / total
+    entropy = (p * (torch.digamma(total + 1) - torch.digamma(alpha + 1))).sum(dim=1, keepdim=True)
+    squares = (p * (alpha + 1) / (total + 1)).sum(dim=1, keepdim=True)
+    return torch.cat([p, entropy, squares], dim=1).float()
 
 
 def finish_spread(scores: Tensor, table: LabelTable) -> Tensor:

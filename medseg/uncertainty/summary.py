@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from medseg.documents import Document, Record
 
-Source = Literal["tta", "ensemble"]
+Source = Literal["tta", "ensemble", "dropout", "snapshots", "evidential"]
 """What the members were."""
 
 
@@ -34,9 +34,9 @@ class StructureEstimate(Record):
 class Guaranteed(Record):
     """What holds at the chosen rate, each statement by itself; null where there were too few held-out Cases."""
 
-    volume_low_ml: float | None
-    volume_high_ml: float | None
-    dice_low: float | None
+    volume_low_ml: float | None = None
+    volume_high_ml: float | None = None
+    dice_low: float | None = None
 
 
 class StructureUncertainty(Record):
@@ -54,6 +54,8 @@ class CaseUncertainty(Record):
     review_score: float
     """0 to 1, the most urgent first: 1 minus the lowest expected Dice."""
     structures: tuple[StructureUncertainty, ...]
+    warning: str | None = None
+    """Where the image is unlike those that the model was checked on; such a Case comes before all others."""
 
 
 class UncertaintySummary(Document):

@@ -1,6 +1,7 @@
 """From trained folds to ``calibration.json``, and a bundle that carries it."""
 
 import csv
+import shutil
 
 import numpy as np
 import pytest
@@ -9,10 +10,14 @@ from medseg.cases.case import read_case_image
 from medseg.cases.formats import read_dataset
 from medseg.cli import main
 from medseg.dicom.record import RunReport
-from medseg.images.formats import read_image, read_labels
+from medseg.images.formats import read_image, read_labels, write_image
+from medseg.images.volume import Volume
 from medseg.inference.bundle import open_model
+from medseg.run_record import RunRecord
 from medseg.uncertainty.calibration import Calibration
 from medseg.uncertainty.case import MAPS
+from medseg.uncertainty.familiarity import Familiarity
+from medseg.uncertainty.judge import judge_volume
 from medseg.uncertainty.summary import UncertaintySummary
 
 from tiny import write_tiny_workspace
@@ -104,6 +109,42 @@ def test_results_of_a_dicom_study_tell_the_interval_that_predict_guarantees(trai
     (study,) = RunReport.load(out / "report.json").studies
     assert {one.volume_interval for one in study.measurements} == {None}
     assert "volume_low_ml" not in (out / study.study / "measurements.csv").read_text()
+
+
+def test_an_unusual_image_is_warned_of_in_every_output(trained, tmp_path, capsys):
+    images = read_dataset(trained.dataset).cases[0].images[0].parent
+    assert Familiarity.load(trained.familiarity).cases == 5
+    (tmp_path / "in").mkdir()
+    shutil.copy(images / "0.nii.gz", tmp_path / "in" / "usual.nii.gz")
+    image = read_image(images / "1.nii.gz")
+    blown_up = Volume(image.array, image.affine @ np.diag([4.0, 4.0, 4.0, 1.0]))
+    write_image(tmp_path / "in" / "unusual.nii.gz", blown_up.array, blown_up)
+    words = [f"model={trained.folder}", "device=cpu"]
+    out = tmp_path / "out"
+    assert (
+        main(["predict", f"input={tmp_path / 'in'}", f"output={out}", "uncertainty=tta", "picture=false", *words]) == 0
+    )
+    printed = capsys.readouterr().out
+    assert "Unlike the 5 held-out cases" in printed
+    assert "Unusual images, which stand first: unusual" in printed
+    first, second = UncertaintySummary.load(out / "uncertainty.json").cases
+    assert (first.case, second.warning) == ("unusual", None)
+    assert "spacing along" in first.warning
+    rows = list(csv.DictReader((out / "worklist.csv").read_text().splitlines()))
+    assert rows[0]["warning"] == first.warning
+    assert rows[-1]["warning"] == ""
+    assert first.warning in RunRecord.load(out / "run.json").facts["cases"]["unusual"]["remarks"]
+    assert main(["report", f"predictions={out}"]) == 0
+    assert "Unlike the 5 held-out cases" in (out / "report" / "cases" / "unusual.html").read_text()
+    assert "Unlike the 5 held-out cases" not in (out / "report" / "cases" / "usual.html").read_text()
+    save(make_series(image.array[0].astype(np.int16), spacing=(4, 4, 4)), tmp_path / "dicom")
+    assert main(["dicom", f"input={tmp_path / 'dicom'}", f"output={tmp_path / 'd'}", *words, 'formats=["sr"]']) == 0
+    (study,) = RunReport.load(tmp_path / "d" / "report.json").studies
+    assert "Unlike the 5 held-out cases" in study.remarks[0]
+    assert "Unlike the 5 held-out cases" in (tmp_path / "d" / "report.html").read_text()
+    assert b"unusual-image" in (tmp_path / "d" / study.study / "report.dcm").read_bytes()
+    model = open_model(trained.folder)
+    assert judge_volume(blown_up, model, model.load()).warning == first.warning
 
 
 @pytest.mark.parametrize(

@@ -265,3 +265,23 @@ def test_a_probe_measures_the_same_work_and_leaves_nothing_behind(prepared: Path
     each = seconds_per_iteration(Fabric(accelerator="cpu", devices=1), tiny_recipe(1000), prepared, 0.3)
     assert 0 < each < 5
     assert not list(tmp_path.iterdir())
+
+
+def test_a_network_is_kept_at_the_end_of_every_cycle_and_a_resumed_training_keeps_the_same(
+    prepared: Path, tmp_path: Path
+) -> None:
+    recipe = tiny_recipe(iterations=6, every=1_000)
+    (part,) = recipe.parts
+    stretch = part.stretch.model_copy(update={"cycles": 3})
+    recipe = recipe.model_copy(update={"parts": (part.model_copy(update={"stretch": stretch}),)})
+    names = ("snapshot_1.safetensors", "snapshot_2.safetensors", "weights.safetensors")
+    _train(recipe, prepared, tmp_path / "whole")
+    kept = [hash_file(tmp_path / "whole" / name) for name in names]
+    assert len(set(kept)) == 3
+    assert load_weights(tmp_path / "whole" / names[0])[1]["iterations"] == 2
+    _train(recipe, prepared, tmp_path / "again", save_every=0)
+    assert [hash_file(tmp_path / "again" / name) for name in names] == kept
+    for name in (names[2], "checkpoint_0000006.json", "checkpoint_0000006.safetensors"):
+        (tmp_path / "again" / name).unlink()
+    _train(recipe, prepared, tmp_path / "again")
+    assert [hash_file(tmp_path / "again" / name) for name in names] == kept

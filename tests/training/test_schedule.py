@@ -102,3 +102,16 @@ def test_checks_are_due_at_fixed_iterations_of_each_part_and_at_the_end() -> Non
     schedule = Schedule([part(105), Part(stretch=Stretch(start=105, end=140, rate=1e-3), watch=WATCH)])
     due = [done for done in range(1, 141) if schedule.is_check(done)]
     assert due == [*range(10, 101, 10), 115, 125, 135, 140]
+
+
+def test_every_cycle_falls_from_the_same_rate_to_nothing_and_only_the_first_warms_up() -> None:
+    stretch = planned_stretch(ADAMW, 200, cycles=4)
+    assert stretch.ends == (50, 100, 150, 200)
+    found = rates(Schedule([Part(stretch=stretch)]))
+    for start in (50, 100, 150):
+        assert found[start] == stretch.rate
+        assert found[start : start + 50] == sorted(found[start : start + 50], reverse=True)
+        assert found[start - 1] < 0.05 * stretch.rate
+    assert found[0] < stretch.rate
+    assert stretch.rate_at(200) == 0
+    assert planned_stretch(ADAMW, 200, cycles=1) == planned_stretch(ADAMW, 200)

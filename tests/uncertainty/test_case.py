@@ -12,6 +12,7 @@ from medseg.inference.passes import Passes, PreparedImage
 from medseg.inference.predict import predict_volume, probability_rows
 from medseg.uncertainty.calibration import Observed, make_calibration, observe_case
 from medseg.uncertainty.case import INNER, MAPS, OUTER, CaseAccumulator, MemberSpread, Trust
+from medseg.uncertainty.members import with_evidence
 
 from tiny_networks import CPU, image_of, model_of
 
@@ -140,3 +141,32 @@ def test_a_limit_that_holds_everything_covers_the_whole_image():
     seen, _ = streamed(model, "ensemble", mirror=False, calibration=calibration, rate=0.6)
     assert all((contours > 0).all() for contours in seen.contours)
     assert isinstance(seen, CaseAccumulator)
+
+
+def test_evidence_is_the_entropy_that_all_probabilities_it_allows_have_on_average():
+    logits = torch.tensor([[2.0, 0.3, 0.0], [0.0, 0.0, 0.0], [4.0, 4.0, 0.0]])[:, :, None, None, None]
+    found = with_evidence(logits)
+    random = np.random.default_rng(0)
+    for place in range(3):
+        drawn = random.dirichlet(np.exp(logits[place].flatten().numpy()), 100_000)
+        mean, entropy, squares = drawn.mean(axis=0), -(drawn * np.log(drawn)).sum(axis=1).mean(), (drawn**2).sum(axis=1)
+        np.testing.assert_allclose(found[place].flatten()[:3], mean, atol=0.005)
+        assert float(found[place].flatten()[3]) == pytest.approx(entropy, abs=0.005)
+        assert float(found[place].flatten()[4]) == pytest.approx(squares.mean(), abs=0.005)
+
+
+def test_what_a_network_knows_nothing_of_is_epistemic_and_what_it_knows_to_be_even_is_not():
+    model = model_of(3, patch=(20, 16, 18))
+    image = image_of(SHAPE)
+
+    class Evidence(torch.nn.Module):
+        def forward(self, x):
+            logits = torch.zeros(len(x), 3, *x.shape[2:])
+            logits[:, :2, :10] = 6.0  # much evidence, half for each of two classes; below, none at all
+            return logits
+
+    seen, _ = streamed(replace(model, networks=(Evidence(),)), "evidential", mirror=False, image=image)
+    even, unknown = seen.maps["epistemic"][2:8].max(), seen.maps["epistemic"][12:18].min()
+    assert even < 0.01 < 0.2 < unknown
+    assert seen.maps["aleatoric"][2:8].min() > 0.6
+    np.testing.assert_allclose(seen.maps["entropy"][12:18], np.log(3), atol=1e-3)
