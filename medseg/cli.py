@@ -37,6 +37,7 @@ COMMANDS: dict[str, str] = {
 }
 VERBS: dict[str, dict[str, str]] = {
     "federated": {
+        "simulate": "hospitals in one process: what a federation is worth before one is founded",
         "init": "keys, certificates, service files and the app of a federation",
         "serve": "the coordinator, until it is stopped",
         "join": "a hospital takes part, until it is stopped",

@@ -10,20 +10,21 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
 from medseg.cases.labels import LabelTable
-from medseg.federation.comparison import Cell, Comparison, Row, cells_of, local_row, row_of_run
+from medseg.errors import SiteError
+from medseg.federation.comparison import Cell, Comparison, Row, cells_of, course_of, local_row, row_of_run
 from medseg.federation.coordinator import begin_run, evaluate_at, final_weights, prepare_sites, write_model
-from medseg.federation.in_process import InProcess
+from medseg.federation.in_process import InProcess, Late
 from medseg.federation.messages import Transport
 from medseg.federation.rounds import run_rounds
 from medseg.federation.run_settings import RunSettings
 from medseg.federation.run_state import RoundPolicy, RunState
 from medseg.federation.site import Site
-from medseg.federation.strategies import StrategyName, settings_for
+from medseg.federation.strategies import STRATEGIES, StrategyName, settings_for
 from medseg.planning.plan import Plan
 from medseg.progress import Progress, Silent
 
@@ -47,8 +48,10 @@ class Arms:
     table: LabelTable
     folder: Path
     settings: RunSettings
-    given: frozenset[str] = frozenset()
-    """Settings that the user chose; a strategy's own do not replace them."""
+    own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    """By strategy the settings that replace those it brings."""
+    late: Mapping[str, int] = field(default_factory=dict)
+    """Sites that answer a strategy that waits for nobody so many askings late."""
     policy: RoundPolicy = field(default_factory=lambda: RoundPolicy(deadline=_DEADLINE_S, grace=0))
     connect: Callable[[Sequence[Site]], Transport] = InProcess
 
@@ -60,11 +63,14 @@ class Arms:
     def run(self, arm: str, sites: Sequence[Site], strategy: StrategyName, settings: RunSettings) -> RunState:
         """Train one model over these sites, and write it where all of it may be in one place."""
         transport, folder = self.connect(sites), self.folder / arm
+        if STRATEGIES[strategy].takes_late:
+            transport = Late(transport, self.late)
         names = [site.name for site in sites]
         begin_run(transport, folder, arm, self.plan, self.table, names, strategy, settings, self.policy)
         state = run_rounds(transport, folder)
-        if state.status != "paused":
-            write_model(folder)
+        if state.status == "paused":
+            raise SiteError(f"The simulation of {arm} paused: {state.reason}. See errors.log in the sites' folders.")
+        write_model(folder)
         return state
 
     def cells(self, state: RunState, members: Sequence[Mapping[str, np.ndarray]]) -> dict[str, Cell]:
@@ -82,8 +88,11 @@ def compare_arms(
     strategies: Sequence[StrategyName],
     baselines: Sequence[Baseline] = ("local", "ensemble", "centralised"),
     progress: Progress | None = None,
-) -> Comparison:
-    """Train and evaluate every arm; also written as ``comparison.json``. Raises SiteError where one can't train."""
+) -> tuple[Comparison, dict[str, list[float | None]]]:
+    """Train and evaluate every arm; and for each strategy the sites' mean Dice after 0, 1, 2, ... rounds.
+
+    Raises SiteError where an arm can't be trained.
+    """
     progress = progress or Silent()
     left_out = arms.left_out.name if arms.left_out else None
     total = len(strategies) + ("centralised" in baselines)
@@ -91,6 +100,7 @@ def compare_arms(
     progress.start("Training", total)
     local: dict[str, Row] = {}
     rows: list[Row] = []
+    courses: dict[str, list[float | None]] = {}
     if {"local", "ensemble"} & set(baselines):
         members, state = [], None
         for site in sorted(arms.sites, key=lambda site: site.name):
@@ -103,8 +113,12 @@ def compare_arms(
         if "ensemble" in baselines and state is not None:
             rows.append(Row(model="ensemble", cells=arms.cells(state, members)))
     for strategy in strategies:
-        state = arms.run(strategy, arms.sites, strategy, settings_for(strategy, arms.settings, set(arms.given)))
-        rows.append(row_of_run(strategy, state, arms.cells(state, [final_weights(arms.folder / strategy)])))
+        own = arms.own.get(strategy, {})
+        asked = arms.settings.model_copy(update=dict(own))
+        state = arms.run(strategy, arms.sites, strategy, settings_for(strategy, asked, own))
+        cells = arms.cells(state, [final_weights(arms.folder / strategy)])
+        rows.append(row_of_run(strategy, state, cells))
+        courses[strategy] = course_of(state, cells)
         progress.advance(1, arm=strategy)
     if "centralised" in baselines and arms.pooled is not None:
         more = arms.settings.model_copy(update={"steps": arms.settings.steps * len(arms.sites)})
@@ -123,5 +137,4 @@ def compare_arms(
         rows=tuple(rows),
         local=tuple(local.values()),
     )
-    comparison.save(arms.folder / "comparison.json")
-    return comparison
+    return comparison, courses

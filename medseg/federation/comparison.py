@@ -102,17 +102,21 @@ def cells_of(replies: Mapping[str, Reply]) -> dict[str, Cell]:
 
 def row_of_run(model: str, state: RunState, cells: Mapping[str, Cell]) -> Row:
     """A run's row, with what it cost."""
-    courses = [float(np.mean(list(record.dice.values()))) if record.dice else None for record in state.history]
-    final = [cells[site].dice for site in state.sites if site in cells]
-    courses.append(float(np.mean(final)) if final else None)
     return Row(
         model=model,
         cells=dict(cells),
-        rounds_to_95=_rounds_to_share(courses),
+        rounds_to_95=_rounds_to_share(course_of(state, cells)),
         bytes_up=sum(record.bytes_up for record in state.history),
         bytes_down=sum(record.bytes_down for record in state.history),
         seconds=round(sum(record.seconds for record in state.history), 2),
     )
+
+
+def course_of(state: RunState, cells: Mapping[str, Cell]) -> list[float | None]:
+    """The sites' mean Dice after 0, 1, 2, ... rounds; the last one is that of the final scores."""
+    course = [float(np.mean(list(record.dice.values()))) if record.dice else None for record in state.history]
+    final = [cells[site].dice for site in state.sites if site in cells]
+    return [*course, float(np.mean(final)) if final else None]
 
 
 def local_row(local: Mapping[str, Row], left_out: str | None) -> Row:
@@ -124,41 +128,38 @@ def local_row(local: Mapping[str, Row], left_out: str | None) -> Row:
     return Row(model="local", cells=cells, seconds=round(sum(row.seconds for row in local.values()), 2))
 
 
-def as_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Column titles and one row of text for each model."""
-    cases = {site: cell.cases for row in comparison.rows for site, cell in row.cells.items()}
-    titles = ["model", *(f"{site} (n={cases.get(site, 0)})" for site in comparison.sites), "mean", "worst", "spread"]
-    titles += [f"{comparison.left_out}, took no part"] if comparison.left_out is not None else []
-    return titles, [_row_text(row, comparison) for row in (*comparison.rows, *comparison.local)]
+def matrix_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
+    """Column titles and one row of text for each model, each site's own at the end: Dice with its interval."""
+    cases = {site: cell.cases for row in (*comparison.rows, *comparison.local) for site, cell in row.cells.items()}
+    titles = ["model", *(f"{site} (n={cases[site]})" if site in cases else site for site in comparison.columns)]
+    rows = [
+        [row.model, *(_cell_text(row.cells.get(site)) for site in comparison.columns)]
+        for row in (*comparison.rows, *comparison.local)
+    ]
+    return titles, rows
 
 
 def cost_rows(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Column titles and rows of what each run cost."""
-    rows = [
-        [
-            row.model,
-            "-" if row.rounds_to_95 is None else str(row.rounds_to_95),
-            f"{row.bytes_up / 1e6:.2f}" if row.bytes_up else "-",
-            f"{row.bytes_down / 1e6:.2f}" if row.bytes_down else "-",
-            f"{row.seconds:.1f}" if row.seconds else "-",
-        ]
-        for row in comparison.rows
-    ]
-    return ["model", "rounds to 95 % of best", "MB up", "MB down", "seconds"], rows
-
-
-def _row_text(row: Row, comparison: Comparison) -> list[str]:
-    found = row.dice_at(comparison.sites)
-    spread = f"{np.std(found):.3f}" if len(found) > 1 else "-"
-    text = [row.model, *(_cell_text(row.cells.get(site)) for site in comparison.sites)]
-    text += [f"{np.mean(found):.3f}", f"{min(found):.3f}", spread] if found else ["-", "-", "-"]
-    return [*text, *([_cell_text(row.cells.get(comparison.left_out))] if comparison.left_out is not None else [])]
+    """Column titles and rows: mean, worst site and spread of each model, at the hospital outside, and its costs."""
+    outside = comparison.left_out
+    titles = ["model", "mean", "worst site", "spread", *([f"{outside} (took no part)"] if outside else [])]
+    titles += ["rounds to 95 %", "MB up", "MB down", "seconds"]
+    rows = []
+    for row in comparison.rows:
+        found = row.dice_at(comparison.sites)
+        text = [f"{np.mean(found):.3f}", f"{min(found):.3f}", f"{np.std(found):.3f}"] if found else ["-"] * 3
+        if outside:
+            text.append(f"{row.cells[outside].dice:.3f}" if outside in row.cells else "-")
+        text.append("-" if row.rounds_to_95 is None else str(row.rounds_to_95))
+        text += [f"{row.bytes_up / 1e6:.2f}", f"{row.bytes_down / 1e6:.2f}"] if row.bytes_up else ["-", "-"]
+        rows.append([row.model, *text, f"{row.seconds:.1f}" if row.seconds else "-"])
+    return titles, rows
 
 
 def _cell_text(cell: Cell | None) -> str:
     if cell is None:
         return "-"
-    return f"{cell.dice:.3f}" + ("" if cell.low is None else f" [{cell.low:.2f}, {cell.high:.2f}]")
+    return f"{cell.dice:.3f}" + ("" if cell.low is None else f" [{cell.low:.2f} {cell.high:.2f}]")
 
 
 def _rounds_to_share(course: Sequence[float | None]) -> int | None:

@@ -9,18 +9,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from medseg.federation.messages import Reply, Request
+from medseg.federation.messages import Reply, Request, Transport
 from medseg.federation.site import Site
 
 
-@dataclass
+@dataclass(frozen=True)
 class InProcess:
-    """Sites by name; those in ``late`` are late with every round of training."""
+    """Sites, each asked by its name."""
 
     members: Sequence[Site]
-    late: Mapping[str, int] = field(default_factory=dict)
-    """How many times a site has to be asked the same until its answer is there."""
-    _asked: dict[tuple[str, bytes], int] = field(default_factory=dict)
 
     def sites(self) -> tuple[str, ...]:
         """All of them."""
@@ -34,16 +31,40 @@ class InProcess:
     ) -> dict[str, Reply]:
         """Ask one site after the other, in the order of their names."""
         known = {site.name: site for site in self.members}
-        replies: dict[str, Reply] = {}
-        for name in sorted(requests):
-            data = requests[name].to_bytes()
-            if name in known and not (requests[name].action == "train" and self._is_late(name, data)):
-                replies[name] = Reply.from_bytes(known[name].answer(Request.from_bytes(data)).to_bytes())
-        return replies
+        return {
+            name: Reply.from_bytes(known[name].answer(Request.from_bytes(requests[name].to_bytes())).to_bytes())
+            for name in sorted(requests)
+            if name in known
+        }
 
-    def _is_late(self, name: str, data: bytes) -> bool:
-        if name not in self.late:
+
+@dataclass
+class Late:
+    """Another Transport, whose sites in ``late`` have to be asked for each training so many times in vain."""
+
+    transport: Transport
+    late: Mapping[str, int]
+    _asked: dict[str, tuple[bytes, int]] = field(default_factory=dict)
+
+    def sites(self) -> tuple[str, ...]:
+        """All of the other's."""
+        return self.transport.sites()
+
+    def exchange(
+        self,
+        requests: Mapping[str, Request],
+        deadline_s: float,
+        enough: Callable[[Mapping[str, Reply]], bool] | None = None,
+    ) -> dict[str, Reply]:
+        """Ask those that are not late."""
+        there = {name: request for name, request in requests.items() if not self._is_late(name, request)}
+        return self.transport.exchange(there, deadline_s, enough)
+
+    def _is_late(self, name: str, request: Request) -> bool:
+        if name not in self.late or request.action != "train":
             return False
-        times = self._asked.get((name, data), 0)
-        self._asked = {key: value for key, value in self._asked.items() if key[0] != name} | {(name, data): times + 1}
+        data = request.to_bytes()
+        before, times = self._asked.get(name, (b"", 0))
+        times = times if before == data else 0
+        self._asked[name] = (data, times + 1)
         return times < self.late[name]

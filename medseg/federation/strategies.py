@@ -5,7 +5,7 @@ Knows no messages. The rules themselves are in ``medseg.federation.aggregation``
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -58,7 +58,7 @@ STRATEGIES: dict[StrategyName, Strategy] = {
 }
 
 
-def settings_for(name: StrategyName, settings: RunSettings, given: set[str]) -> RunSettings:
+def settings_for(name: StrategyName, settings: RunSettings, given: Collection[str]) -> RunSettings:
     """The run's settings with what the strategy brings, where the user has ``given`` nothing else."""
     brought = {key: value for key, value in STRATEGIES[name].settings.items() if key not in given}
     return RunSettings.model_validate({**settings.model_dump(), **brought})

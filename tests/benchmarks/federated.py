@@ -158,7 +158,7 @@ def one_seed(words: dict[str, str], place: str, seed: int) -> tuple[dict, float]
         folder=folder / "runs",
         settings=RunSettings(rounds=int(words["rounds"]), steps=int(words["steps"])),
     )
-    comparison = compare_arms(arms, words["arms"].split(","), [x for x in words["baselines"].split(",") if x])
+    comparison, _ = compare_arms(arms, words["arms"].split(","), [x for x in words["baselines"].split(",") if x])
     return comparison.content(), time.process_time() - started
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from medseg.cases.formats import save_dataset
 from medseg.federation.coordinator import begin_run
-from medseg.federation.in_process import InProcess
+from medseg.federation.messages import Transport
 from medseg.federation.policy import SitePolicy
 from medseg.federation.run_settings import RunSettings
 from medseg.federation.run_state import RoundPolicy, RunState
@@ -40,9 +40,9 @@ def sites(hospitals: dict[str, Path], tmp_path: Path) -> list[Site]:
 
 
 def begun(
-    transport: InProcess, folder: Path, strategy: StrategyName = "fedavg", policy: RoundPolicy | None = None, **more
+    transport: Transport, folder: Path, strategy: StrategyName = "fedavg", policy: RoundPolicy | None = None, **more
 ) -> RunState:
     """A run of two rounds of one iteration over a transport's sites, prepared and written to ``folder``."""
-    settings = settings_for(strategy, RunSettings(**{"rounds": 2, "steps": 1, **more}), set(more))
+    settings = settings_for(strategy, RunSettings(**{"rounds": 2, "steps": 1, **more}), more)
     quick = policy or RoundPolicy(deadline=1, grace=0, retries=0)
     return begin_run(transport, folder, "run", tiny_plan(), TABLE, transport.sites(), strategy, settings, quick)

@@ -9,7 +9,7 @@ import pytest
 
 from medseg.errors import SettingsError, SiteError
 from medseg.federation.coordinator import final_weights, write_model
-from medseg.federation.in_process import InProcess
+from medseg.federation.in_process import InProcess, Late
 from medseg.federation.messages import Reply, hash_arrays
 from medseg.federation.rounds import Clock, run_rounds
 from medseg.federation.run_state import RoundPolicy, RunState
@@ -19,16 +19,18 @@ from medseg.inference.bundle import open_model
 from .conftest import begun
 
 
-class Broken(InProcess):
+class Broken:
     """Sites of which some answer what they should not: by name a function from the true reply to what arrives."""
 
     def __init__(self, members: list[Site], broken: Mapping) -> None:
-        super().__init__(members)
-        self.broken, self.asked = broken, []
+        self.true, self.broken, self.asked = InProcess(members), broken, []
+
+    def sites(self):
+        return self.true.sites()
 
     def exchange(self, requests, deadline_s, enough=None):
         self.asked.append(sorted(requests))
-        replies = super().exchange(requests, deadline_s, enough)
+        replies = self.true.exchange(requests, deadline_s, enough)
         changed = {
             name: self.broken[name](reply) if name in self.broken and reply.action == "train" else reply
             for name, reply in replies.items()
@@ -102,18 +104,20 @@ class _KilledError(Exception):
     pass
 
 
-class Killed(InProcess):
+class Killed:
     """Sites that work until the coordinator dies: before the n-th asking, or after it."""
 
     def __init__(self, members: list[Site], at: int, before: bool) -> None:
-        super().__init__(members)
-        self.left, self.before = at, before
+        self.true, self.left, self.before = InProcess(members), at, before
+
+    def sites(self):
+        return self.true.sites()
 
     def exchange(self, requests, deadline_s, enough=None):
         self.left -= 1
         if self.left == 0 and self.before:
             raise _KilledError
-        replies = super().exchange(requests, deadline_s, enough)
+        replies = self.true.exchange(requests, deadline_s, enough)
         if self.left == 0:
             raise _KilledError
         return replies
@@ -198,7 +202,7 @@ def test_robust_strategies_refuse_three_sites(sites: list[Site], tmp_path: Path)
 
 
 def test_a_late_site_is_merged_when_it_comes_and_nobody_waits(sites: list[Site], tmp_path: Path) -> None:
-    transport = InProcess(sites, late={"west": 1})
+    transport = Late(InProcess(sites), {"west": 1})
     begun(transport, tmp_path / "R", "async", rounds=4)
     state = run_rounds(transport, tmp_path / "R")
     assert state.status == "completed"

@@ -1,0 +1,73 @@
+"""Where simulated sites do their work: one after the other in this process, or all at once on Ray.
+
+Knows nothing of what is asked. Both pass every message through its bytes, so both end in the same weights.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from medseg.errors import SettingsError
+from medseg.federation.in_process import InProcess
+from medseg.federation.messages import Reply, Request, Transport
+from medseg.federation.site import Site
+
+_POLL_S = 0.5
+
+
+@dataclass(frozen=True)
+class OnRay:
+    """Sites as Ray tasks, a processor core each, on the cluster that this machine is part of or one of its own."""
+
+    members: Sequence[Site]
+
+    def sites(self) -> tuple[str, ...]:
+        """All of them."""
+        return tuple(site.name for site in self.members)
+
+    def exchange(
+        self,
+        requests: Mapping[str, Request],
+        deadline_s: float,
+        enough: Callable[[Mapping[str, Reply]], bool] | None = None,
+    ) -> dict[str, Reply]:
+        """Ask all at once; what is not there by the deadline is left to itself."""
+        ray = _started()
+        known = {site.name: site for site in self.members}
+        task = ray.remote(num_cpus=1, max_retries=0)(_answered)
+        running = {task.remote(known[name], requests[name].to_bytes()): name for name in requests if name in known}
+        replies: dict[str, Reply] = {}
+        until = time.monotonic() + deadline_s
+        while running and time.monotonic() < until and not (enough is not None and enough(replies)):
+            done, _ = ray.wait([*running], num_returns=1, timeout=min(_POLL_S, max(until - time.monotonic(), 0)))
+            for one in done:
+                name = running.pop(one)
+                try:
+                    replies[name] = Reply.from_bytes(ray.get(one))
+                except ray.exceptions.RayError:
+                    continue  # a node that broke down is a site that did not answer
+        return replies
+
+
+def engine_named(name: str) -> Callable[[Sequence[Site]], Transport]:
+    """What connects sites: ``process`` or ``ray``."""
+    return {"process": InProcess, "ray": OnRay}[name]
+
+
+def _answered(site: Site, data: bytes) -> bytes:
+    return site.answer(Request.from_bytes(data)).to_bytes()
+
+
+def _started() -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+    except ImportError:
+        raise SettingsError("engine=ray needs an extra: pip install 'medseg[cluster]'.") from None
+    if not ray.is_initialized():
+        ray.init(log_to_driver=False, include_dashboard=False)
+    return ray
