@@ -1,4 +1,4 @@
-"""The clinicians' viewer: ``medseg view``, or ``streamlit run apps/viewer.py -- input=DIR``.
+"""The clinicians' viewer as a server: ``medseg view``, or ``streamlit run apps/viewer.py -- input=DIR``.
 
 Words behind ``--`` say what to look at (``medseg view help`` lists them); without any it is the workspace last used
 from this folder. The pages lie in ``viewer/``; what they show is computed in ``medseg.review``.
@@ -11,15 +11,10 @@ ROOM = Path(__file__).resolve().parent / "viewer"
 sys.path[:0] = [] if str(ROOM) in sys.path else [str(ROOM)]
 
 import streamlit as st  # noqa: E402
-from texts import text  # noqa: E402
+from serving import layers, options, read_settings, routes  # noqa: E402
 
-st.set_page_config(page_title="medseg", page_icon=str(ROOM / "assets" / "icon.png"), layout="wide")
-st.navigation(
-    [
-        st.Page(ROOM / "reading.py", title=text("page.reading"), icon=":material/visibility:", default=True),
-        st.Page(ROOM / "running.py", title=text("page.running"), icon=":material/play_circle:"),
-        st.Page(ROOM / "records.py", title=text("page.records"), icon=":material/fact_check:"),
-        st.Page(ROOM / "guide.py", title=text("page.guide"), icon=":material/help:"),
-    ],
-    position="top",
-).run()
+SETTINGS, AUDIT = read_settings()
+app = st.App(ROOM / "pages.py", routes=routes(AUDIT), middleware=layers(SETTINGS, AUDIT))
+
+if __name__ == "__main__":
+    app.run(config=options(SETTINGS))

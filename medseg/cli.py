@@ -23,6 +23,7 @@ COMMANDS: dict[str, str] = {
     "dicom": "segment DICOM studies: a folder, a folder they arrive in, a port or an archive",
     "explain": "what the score of a predicted structure depends on",
     "report": "one web page for an experiment or a folder of predictions, and one for each case",
+    "view": "look at cases and at what was found in them, in a browser; review them",
     "bundle": "collect trained folds in one folder to carry away",
     "prune": "cut a trained U-Net++ down to its first levels, with the measured loss",
     "export": "write a model as ONNX or TorchScript for other programs",

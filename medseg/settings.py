@@ -67,11 +67,11 @@ def read_words(words: Sequence[str]) -> dict[str, str]:
 
 
 def read_value(text: str) -> Any:
-    """JSON if it is JSON (``[64,64,64]``, ``true``, ``1e-3``), a list of words (``[a,b]``), else the text itself."""
+    """JSON if it is JSON (``[64,64,64]``, ``true``), a list of words or paths (``[a,b]``), else the text itself."""
     try:
         return json.loads(text)
     except ValueError:
-        words = re.fullmatch(r"\[\s*([\w.+-]+(?:\s*,\s*[\w.+-]+)*)\s*\]", text)
+        words = re.fullmatch(r"\[\s*([\w./~+-]+(?:\s*,\s*[\w./~+-]+)*)\s*\]", text)
         return [read_value(word.strip()) for word in words[1].split(",")] if words else text
 
 

@@ -99,4 +99,5 @@ def test_less_than_no_time_or_memory_is_refused(word: str) -> None:
 def test_a_list_of_words_needs_no_quotes() -> None:
     assert read_value("[seg, sr,nifti]") == ["seg", "sr", "nifti"]
     assert read_value("[1,a]") == [1, "a"]
+    assert read_value("[/data/A, ../B_2]") == ["/data/A", "../B_2"]
     assert read_value("[a b]") == "[a b]"

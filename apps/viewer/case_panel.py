@@ -7,7 +7,7 @@ import session
 import streamlit as st
 from compare_panel import Comparison
 from findings_panel import Panel
-from interactive import interactive_view
+from interactive import first_kind, interactive_view
 from picture import encode, show_picture
 from streamlit.delta_generator import DeltaGenerator
 from texts import plain, text
@@ -42,10 +42,11 @@ def _range(_one: OpenCase, source: str, path: str) -> tuple[float, float]:  # no
 
 def show_case(one: OpenCase, panel: Panel, explained: Explained | None, comparison: Comparison) -> None:
     """Draw the interactive view where it works, else the slices."""
+    if "kind" not in st.session_state:
+        st.session_state["kind"] = first_kind()
     kind = st.segmented_control(
         text("view.kind"),
         ["slices", "interactive"],
-        default="slices",
         required=True,
         format_func=lambda one: text(f"view.{one}"),
         key="kind",

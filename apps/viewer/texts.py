@@ -21,6 +21,11 @@ def catalogue(language: str = LANGUAGE) -> dict[str, str]:
     return {f"{name}.{key}": str(words) for name, section in sections.items() for key, words in section.items()}
 
 
+def section(name: str) -> dict[str, str]:
+    """All texts of a section by their keys, for what is not Python: the browser's part, the page to sign in."""
+    return {key.removeprefix(f"{name}."): words for key, words in catalogue().items() if key.startswith(f"{name}.")}
+
+
 def text(key: str, **values: object) -> str:
     """The text of a key, with ``{name}`` replaced by values. Raises KeyError for a key that the catalogue lacks."""
     found = catalogue()[key]

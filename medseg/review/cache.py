@@ -121,6 +121,13 @@ class OpenCase:
             _save(target, self.turn.to_page(volume.array[0]).astype(np.float32))
         return np.load(target, mmap_mode="r")
 
+    def viewer_map(self, path: Path) -> Path:
+        """A map as a NIfTI file for the browser."""
+        target = self.folder / "maps" / f"{_key([path])}.nii.gz"
+        if not target.is_file():
+            write_image(target, *_thinned(self.map(path), self))
+        return target
+
     def _made(self, finding: Finding) -> Path:
         key = _key([finding.labels], finding.table.content())
         target = self.folder / "labels" / f"{key}.npy"

@@ -20,7 +20,7 @@ BOTH: Color = (0, 158, 115)
 ONLY_FIRST: Color = (230, 159, 0)
 ONLY_SECOND: Color = (86, 180, 233)
 """Of a difference; told apart with any common colour blindness (Okabe and Ito 2008)."""
-_HEAT = np.array([(10, 10, 60), (90, 25, 120), (190, 55, 85), (245, 125, 30), (252, 220, 90), (255, 255, 220)])
+HEAT = np.array([(10, 10, 60), (90, 25, 120), (190, 55, 85), (245, 125, 30), (252, 220, 90), (255, 255, 220)])
 """From low to high, growing in brightness, so that it reads in grey as well."""
 _THICKNESS = 2
 """Of outlines, in pixels of the picture."""
@@ -80,10 +80,10 @@ def paint_difference(
 
 def heat_colors(shares: NDArray[np.floating]) -> NDArray[np.uint8]:
     """Colours ``(..., 3)`` for shares from 0 to 1."""
-    place = np.clip(shares, 0, 1) * (len(_HEAT) - 1)
-    lower = np.minimum(place.astype(int), len(_HEAT) - 2)
+    place = np.clip(shares, 0, 1) * (len(HEAT) - 1)
+    lower = np.minimum(place.astype(int), len(HEAT) - 2)
     part = (place - lower)[..., None]
-    return (_HEAT[lower] * (1 - part) + _HEAT[lower + 1] * part).astype(np.uint8)
+    return (HEAT[lower] * (1 - part) + HEAT[lower + 1] * part).astype(np.uint8)
 
 
 def heat_legend(width: int = 256, height: int = 12) -> Picture:

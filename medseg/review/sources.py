@@ -91,6 +91,11 @@ class Source:
         return found
 
 
+def state_of(settings: SourceSettings) -> Path:
+    """Where reviewers' work is kept. Raises MedsegError where nothing says what to look at."""
+    return settings.state or (settings.input or settings.workspace or last_used().folder).resolve() / STATE
+
+
 def open_source(settings: SourceSettings) -> Source:
     """Everything that is there to look at. Raises MedsegError with a sentence where that is nothing."""
     if settings.workspace is not None and settings.input is not None:

@@ -18,9 +18,11 @@ def page(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., object]]:
 
     logging.getLogger("streamlit").setLevel(logging.ERROR)
 
-    def opened(*words: object, name: str = "viewer.py"):
+    def opened(*words: object, name: str = "viewer/pages.py"):
         monkeypatch.setattr(sys, "argv", ["viewer.py", *(str(word) for word in words)])
-        return testing.AppTest.from_file(str(ROOT / "apps" / name), default_timeout=120).run()
+        app = testing.AppTest.from_file(str(ROOT / "apps" / name), default_timeout=120)
+        app.session_state["kind"] = "slices"  # whether or not NiiVue has been fetched
+        return app.run()
 
     yield opened
     streamlit.cache_resource.clear()

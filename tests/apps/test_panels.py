@@ -139,7 +139,7 @@ def test_a_job_is_queued_shown_and_cancelled_and_a_failed_one_says_why(page, wor
     sleeper.write_text(f"#!{sys.executable}\nimport time\nprint('Tiles: 1/4', flush=True)\ntime.sleep(600)\n")
     sleeper.chmod(0o755)
     monkeypatch.setattr("medseg.review.jobs.sys.executable", str(sleeper))
-    app = page(f"workspace={workspace}").switch_page("viewer/running.py").run()
+    app = page(f"workspace={workspace}").switch_page("running.py").run()
     assert not app.exception
     app.button(key="run_start").click().run()
     until = time.monotonic() + 60
@@ -160,19 +160,19 @@ def test_a_job_is_queued_shown_and_cancelled_and_a_failed_one_says_why(page, wor
 
 def test_without_a_model_the_page_says_how_to_get_one(page, tmp_path) -> None:
     write_patient(tmp_path / "in", patient())
-    app = page(f"input={tmp_path / 'in'}").switch_page("viewer/running.py").run()
+    app = page(f"input={tmp_path / 'in'}").switch_page("running.py").run()
     assert not app.exception
     assert any("No model is at hand" in one.value for one in app.info)
 
 
 def test_the_accepted_cases_become_a_dataset_on_the_page_of_reviews(page, workspace, tmp_path) -> None:
-    app = page(f"workspace={workspace}").switch_page("viewer/records.py").run()
+    app = page(f"workspace={workspace}").switch_page("records.py").run()
     assert any("Nobody has reviewed" in one.value for one in app.info)
     app = page(f"workspace={workspace}")
     app.text_input(key="reviewer").set_value("Dr X").run()
     app.button_group(key="verdict_case_00").set_value("accepted")
     next(one for one in app.button if one.label == "Save review").click().run()
-    app.switch_page("viewer/records.py").run()
+    app.switch_page("records.py").run()
     app.button(key="export_dataset").click().run()
     assert not app.exception and not app.error
     assert (workspace / "review/dataset/dataset.yaml").is_file()
@@ -180,6 +180,6 @@ def test_the_accepted_cases_become_a_dataset_on_the_page_of_reviews(page, worksp
 
 
 def test_the_guide_shows_every_chapter(page, workspace) -> None:
-    app = page(f"workspace={workspace}").switch_page("viewer/guide.py").run()
+    app = page(f"workspace={workspace}").switch_page("guide.py").run()
     assert not app.exception
     assert len(app.markdown) == 6

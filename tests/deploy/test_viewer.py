@@ -1,0 +1,301 @@
+"""The viewer in a browser: both views, what a reader does in them, and nothing without a session."""
+
+import json
+import sqlite3
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import numpy as np
+import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
+
+from medseg.access.audit import check_chain
+from medseg.access.passwords import set_password
+from medseg.errors import MedsegError
+from medseg.paths import shipped
+from medseg.review.niivue import FILE, fetch
+
+from tiny_browser import CHROMIUM, FLAGS, column_of, grey, needs_chromium, viewed, write_viewed_workspace
+
+pytestmark = pytest.mark.deploy
+PATIENCE_MS = 120_000
+PASSWORD = "correct horse battery"
+ASSETS = shipped("apps") / "viewer/assets"
+
+
+@pytest.fixture(scope="module")
+def workspace(tmp_path_factory):
+    return write_viewed_workspace(tmp_path_factory.mktemp("viewed"))
+
+
+@pytest.fixture(scope="module")
+def server(workspace):
+    with viewed(f"workspace={workspace}", f"predictions=[{workspace.parent / 'P'}]") as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield started
+        started.close()
+
+
+@pytest.fixture
+def page(browser, server):
+    """A page that asks nobody but our server, and in which nothing fails."""
+    context = browser.new_context(viewport={"width": 1500, "height": 1100})
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    outside, wrong = [], []
+    own = (server, server.replace("http", "ws"), "blob:", "data:")
+    page.on("request", lambda request: None if request.url.startswith(own) else outside.append(request.url))
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text) if message.type == "error" else None)
+    page.goto(server)
+    yield page
+    context.close()
+    assert not outside
+    assert not wrong
+
+
+@pytest.fixture(scope="module")
+def niivue():
+    if not (ASSETS / FILE).is_file():
+        try:
+            fetch(ASSETS)
+        except MedsegError as error:
+            pytest.skip(str(error))
+
+
+@pytest.fixture
+def kept(request):
+    """Where screenshots stay to be looked at; git ignores it."""
+    folder = Path(request.config.rootpath) / "build" / "screenshots"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def switch(page, label):
+    """Turn a switch or box of the page over, and wait for the page."""
+    page.locator("[data-testid=stCheckbox] label").filter(has_text=label).first.click()
+    settle(page)
+
+
+def settle(page):
+    """Wait until the page has nothing left to do."""
+    page.wait_for_timeout(300)
+    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+
+
+def choose(page, label, option):
+    """Choose from a list of the page."""
+    page.get_by_label(label).first.click()
+    page.get_by_role("option", name=option).click()
+    settle(page)
+
+
+def interactive(page):
+    """Turn to the interactive view, which asks first because chromium draws without a graphics card here."""
+    page.get_by_text("Draw it without a graphics card anyway").click()
+    page.locator(".medseg[data-state=ready]").wait_for()
+    settle(page)
+    return page.locator(".medseg canvas")
+
+
+def status(page):
+    """The line below the canvas."""
+    return page.locator(".medseg .status").inner_text()
+
+
+def in_the_picture(seen):
+    """The part of a screenshot of the canvas that the image fills."""
+    rows, columns = np.nonzero(seen > 0.2)
+    return seen[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
+
+
+@needs_chromium
+def test_without_a_graphics_card_the_slices_are_shown_and_the_page_says_so(page, niivue, kept):
+    page.get_by_text("This computer draws without a graphics card").wait_for()
+    page.locator("figure img").nth(2).wait_for()
+    page.screenshot(path=kept / "fallback.png")
+
+
+@needs_chromium
+def test_in_the_slice_view_the_patients_right_is_on_the_left(page, kept):
+    page.get_by_text("Slices", exact=True).click()
+    page.locator("figure img").first.wait_for()
+    for structure in ("ball", "box", "Crosshair"):
+        switch(page, structure)
+    page.screenshot(path=kept / "slices.png")
+    seen = grey(page.locator("figure img").first.screenshot())
+    assert column_of(seen > 0.85) < 0.4
+    assert column_of(seen < 0.1) > 0.6
+
+
+@needs_chromium
+def test_in_the_interactive_view_the_patients_right_is_on_the_left(page, niivue, kept):
+    canvas = interactive(page)
+    for structure in ("ball", "box", "Crosshair"):
+        switch(page, structure)
+    page.get_by_role("button", name="Axial", exact=True).click()
+    page.wait_for_timeout(500)
+    seen = in_the_picture(grey(canvas.screenshot(path=kept / "interactive_axial.png")))
+    assert column_of(seen > 0.85) < 0.4
+    assert column_of(seen < 0.1) > 0.6
+
+
+@needs_chromium
+def test_a_reader_scrolls_toggles_fades_and_asks_for_doubt_in_the_interactive_view(page, niivue, kept):
+    volumes = []
+    page.on("request", lambda request: volumes.append(request.url) if "/volume/" in request.url else None)
+    canvas = interactive(page)
+    assert len(volumes) == 2
+    page.screenshot(path=kept / "interactive.png")
+    box = canvas.bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.2)
+    page.wait_for_timeout(500)
+    before = status(page)
+    page.mouse.wheel(0, 100)
+    page.wait_for_timeout(500)
+    assert status(page) != before
+    settle(page)
+    with_labels = canvas.screenshot()
+    switch(page, "ball")
+    without_one = canvas.screenshot()
+    assert without_one != with_labels
+    page.locator("[data-testid=stSlider]").filter(has_text="Opacity").get_by_role("slider").press("End")
+    settle(page)
+    page.wait_for_timeout(500)
+    assert canvas.screenshot() != without_one
+    assert len(volumes) == 2
+    choose(page, "Map", "Entropy")
+    page.locator(".medseg[data-state=ready]").wait_for()
+    page.wait_for_timeout(1000)
+    assert len(volumes) == 3
+    page.screenshot(path=kept / "interactive_entropy.png")
+    page.get_by_role("button", name="3D", exact=True).click()
+    page.wait_for_timeout(1500)
+    page.screenshot(path=kept / "interactive_3d.png")
+
+
+@needs_chromium
+def test_where_the_crosshair_was_set_in_one_view_it_stands_in_the_other(page, niivue):
+    canvas = interactive(page)
+    box = canvas.bounding_box()
+    page.mouse.click(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.2)
+    page.wait_for_timeout(1000)
+    settle(page)
+    x, y, z = (float(part) for part in status(page).split(" mm")[0].split(" / "))
+    page.get_by_text("Slices", exact=True).click()
+    page.get_by_text(f"({x:.1f}, {y:.1f}, {z:.1f}) mm").wait_for()
+
+
+@needs_chromium
+def test_an_accepted_case_is_found_in_the_database_and_its_comment_is_shown_as_text(page, workspace, kept):
+    page.get_by_text("Slices", exact=True).click()
+    page.get_by_text("Accept", exact=True).click()
+    hostile = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>"
+    page.get_by_label("Comment").fill(hostile)
+    page.get_by_label("Your name").fill("Dr Test")
+    page.get_by_role("button", name="Save review").click()
+    page.get_by_text("· Dr Test ·").wait_for()
+    assert page.get_by_text(hostile).last.is_visible()
+    page.screenshot(path=kept / "reviewed.png")
+    with sqlite3.connect(workspace / "review/reviews.sqlite") as database:
+        rows = database.execute("SELECT case_name, status, reviewer, comment FROM reviews").fetchall()
+    assert rows == [("case_0", "accepted", "Dr Test", hostile)]
+    assert page.evaluate("window.hacked") is None
+
+
+ROUTES = ["/", "/records", "/guide", "/sign-in/", "/volume/x/volume.nii.gz", "/niivue.js", "/media/x.jpg"]
+ROUTES += ["/_stcore/health", "/_stcore/host-config", "/_stcore/metrics", "/_stcore/script-health-check"]
+ROUTES += ["/_stcore/upload_file/a/b", "/_stcore/bidi-components/x/y.js", "/component/x/y.js", "/static/index.html"]
+ROUTES += ["/auth/login", "/oauth2callback", "/volume/..%2f..%2fetc%2fpasswd/volume.nii.gz", "/static/../../etc/passwd"]
+
+
+@pytest.fixture(scope="module")
+def locked(workspace):
+    """The same under a password."""
+    passwords = workspace / "passwords.json"
+    set_password(passwords, "anna", PASSWORD)
+    with viewed(f"workspace={workspace}", f"passwords={passwords}") as address:
+        yield address
+
+
+def asked(address, path, method="GET", **headers):
+    """Status and body of an answer; what is no success is an answer too."""
+    request = urllib.request.Request(address + path, method=method, headers=headers)
+    opener = urllib.request.build_opener(_Stay)
+    try:
+        with opener.open(request, timeout=60) as answer:
+            return answer.status, answer.headers, answer.read()
+    except urllib.error.HTTPError as answer:
+        with answer:
+            return answer.code, answer.headers, answer.read()
+
+
+class _Stay(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, *_):
+        return None
+
+
+@pytest.mark.parametrize("path", ROUTES)
+def test_every_route_refuses_without_a_session(locked, path):
+    assert asked(locked, path)[0] == 401
+    assert asked(locked, path, "POST", origin=locked)[0] == 401
+    code, headers, _ = asked(locked, path, accept="text/html")
+    assert (code, headers["location"]) == (303, "/sign-in")
+
+
+def test_the_websocket_refuses_without_a_session_and_opens_with_one(locked, workspace):
+    address = locked.replace("http", "ws") + "/_stcore/stream"
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(address, origin=locked, subprotocols=["streamlit"])
+    body = f"user=anna&password={PASSWORD.replace(' ', '+')}".encode()
+    request = urllib.request.Request(locked + "/sign-in", body, {"origin": locked})
+    with pytest.raises(urllib.error.HTTPError) as told:
+        urllib.request.build_opener(_Stay).open(request, timeout=60)
+    cookie = told.value.headers["set-cookie"].split(";")[0]
+    told.value.close()
+    assert asked(locked, "/_stcore/health", cookie=cookie)[0] == 200
+    assert asked(locked, "/volume/..%2f..%2fpasswords.json/volume.nii.gz", cookie=cookie)[0] in (400, 404)
+    assert asked(locked, "/volume/x/volume.nii.gz", cookie=cookie)[0] == 404
+    with connect(address, origin=locked, subprotocols=["streamlit"], additional_headers={"cookie": cookie}):
+        pass
+    with pytest.raises(InvalidStatus, match="403"):
+        connect(address, origin="http://evil.example", additional_headers={"cookie": cookie})
+    assert check_chain(workspace / "review/audit.jsonl").broken_at is None
+
+
+@needs_chromium
+def test_a_reader_signs_in_and_out_and_the_log_says_what_was_looked_at(browser, locked, workspace, kept):
+    context = browser.new_context(viewport={"width": 1500, "height": 1100})
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE_MS)
+    page.goto(locked)
+    page.get_by_label("User").fill("anna")
+    page.get_by_label("Password").fill("wrong, all wrong")
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_text("do not match").wait_for()
+    page.screenshot(path=kept / "sign_in.png")
+    page.get_by_label("User").fill("anna")
+    page.get_by_label("Password").fill(PASSWORD)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_text("Worklist").wait_for()
+    page.locator("figure img").first.wait_for()
+    page.goto(locked + "/sign-out")
+    page.get_by_role("button", name="Sign out").click()
+    page.goto(locked)
+    page.get_by_label("Password").wait_for()
+    context.close()
+    log = workspace / "review/audit.jsonl"
+    assert check_chain(log).broken_at is None
+    told = [(entry["event"], entry["user"]) for entry in map(json.loads, log.read_text().splitlines())]
+    assert ("sign-in refused", "anna") in told
+    assert told[-1] == ("signed out", "anna")
