@@ -76,6 +76,8 @@ def _verdict(place: Place, name: str, status: RunStatus) -> int:
         say("Some site was missing in some round, as the run's policy allows; run.json says which and when.")
     say(f"{result.rounds} rounds done. Weights {result.weights}.")
     say(f"Carried: {status.bytes_sent / 1e6:.1f} MB to the sites, {status.bytes_received / 1e6:.1f} MB from them.")
+    if (folder / "privacy.md").is_file():
+        say(f"What the run promises its patients, and what not: {folder / 'privacy.md'}")
     if result.model:
         say(f"Model: {folder} (model={folder} in every command)")
     return 0

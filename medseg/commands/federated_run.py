@@ -16,7 +16,7 @@ from medseg.commands.console import say
 from medseg.errors import SettingsError
 from medseg.federation.offline import require_flower
 from medseg.federation.run_settings import RunSettings
-from medseg.federation.strategies import StrategyName, settings_for
+from medseg.federation.strategies import StrategyName, require_enough, settings_for
 from medseg.paths import Workspace
 from medseg.planning.plan import Plan
 from medseg.planning.presets import load_preset
@@ -66,6 +66,7 @@ def run(words: Mapping[str, str]) -> int:
     from medseg.commands.federated_follow import follow
     from medseg.federation.conduct import PlanOrder, RunOrder, write_order
     from medseg.federation.federation_file import Place
+    from medseg.federation.protection import require_compatible
     from medseg.federation.run_state import RoundPolicy
 
     place = Place(settings.folder)
@@ -89,6 +90,8 @@ def run(words: Mapping[str, str]) -> int:
         if plan is None
         else None,
     )
+    require_enough(order.strategy, len(order.sites))
+    require_compatible(order.strategy, order.settings, len(order.sites))
     write_order(place.run(settings.name), order, plan, table)
     say(f"Run '{settings.name}' with {', '.join(order.sites)}: {order.settings.rounds} rounds of {order.strategy}.")
     return follow(place, federation, settings.name)

@@ -79,7 +79,7 @@ def _run_row(order: Path) -> list[str]:
 
 
 def _show_site(path: Path) -> int:
-    from medseg.federation.audited import ANSWERED, REFUSED, Used
+    from medseg.federation.audited import ANSWERED, REFUSED, Used, spent_epsilon
     from medseg.federation.site_file import SiteFile
 
     site_file = SiteFile.load(path)
@@ -92,6 +92,8 @@ def _show_site(path: Path) -> int:
         ["left the site", f"{used.bytes / 1e6:.1f} MB of {policy.max_gigabytes * 1e3:.0f} MB allowed"],
         ["worked", f"{used.seconds / 3600:.2f} h of {policy.max_hours:g} h allowed"],
     ]
+    if (spent := spent_epsilon(site_file.folder)) is not None:
+        rows.append(["spent on its patients", f"epsilon {spent:.2f} of {policy.epsilon_budget:g} allowed"])
     table(f"Site {site_file.name}", ["what", ""], rows)
     table("Last answers", ["at", "run", "action", "round", "bytes", "error"], [_answer_row(e) for e in answered[-10:]])
     return _show_log(site_file.audit())

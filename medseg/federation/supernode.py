@@ -21,11 +21,16 @@ from medseg.federation.offline import child_environment
 from medseg.federation.processes import free_port, programs, running
 from medseg.federation.site_file import SiteFile
 
+_HEAD = "#!/bin/sh\n# Written by 'medseg federated join', which puts this folder where Flower looks for its programs.\n"
 _GUARD = """\
-#!/bin/sh
-# Written by 'medseg federated join'. Flower starts this for every message; it lets only approved apps run.
+# Flower starts this for every message; it lets only approved apps run.
 exec {python} -c 'import sys; from medseg.federation.flower.client import run_guarded; run_guarded(sys.argv.pop(1))' \\
   {site_file} "$@"
+"""
+_REFUSAL = """\
+# A coordinator may ask for this program, which would run what it brings; it is not started here.
+exec {python} -c 'import sys; from medseg.federation.flower.client import refuse; sys.exit(refuse(*sys.argv[1:]))' \\
+  {site_file} {program}
 """
 
 
@@ -34,15 +39,15 @@ def supernode_running(path: Path, site_file: SiteFile) -> Iterator[subprocess.Po
     """A SuperNode that takes part in the name of a site. ``path`` is where its site.toml lies."""
     site_file.require_safe_key()
     home = site_file.folder / "flower"
-    guard = write_guard(home / "bin", path)
+    write_guard(home / "bin", path)
     command = [
         str(programs() / "flower-supernode"),
         *("--superlink", site_file.coordinator, "--root-certificates", str(site_file.authority)),
         *("--auth-supernode-private-key", str(site_file.key)),
         *("--host", "127.0.0.1", "--port", str(free_port())),
     ]
-    # The guard goes before Flower's own program of the same name.
-    environment = child_environment(home, [guard.parent, programs()], proxy=True)
+    # Flower's own folder of programs is left out, so that none is found but through the guard's.
+    environment = child_environment(home, [home / "bin"], proxy=True)
     with running(command, environment, home, log_of(site_file)) as process:
         yield process
 
@@ -52,14 +57,21 @@ def log_of(site_file: SiteFile) -> Path:
     return site_file.folder / "supernode.log"
 
 
-def write_guard(folder: Path, site_file: Path) -> Path:
-    """Write the program that Flower will take for its own ``flwr-clientapp``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / "flwr-clientapp"
+def write_guard(folder: Path, site_file: Path) -> None:
+    """Write every program that a SuperNode starts by name: the guard, SuperExec as it is, refusals of the others."""
+    from medseg.federation.flower.client import REFUSED
+
     python, file = shlex.quote(sys.executable), shlex.quote(str(site_file.absolute()))
-    path.write_text(_GUARD.format(python=python, site_file=file), encoding="utf-8")
-    path.chmod(0o700)
-    return path
+    texts = {
+        "flwr-clientapp": _GUARD.format(python=python, site_file=file),
+        "flower-superexec": f'exec {shlex.quote(str(programs() / "flower-superexec"))} "$@"\n',
+    }
+    texts |= {name: _REFUSAL.format(python=python, site_file=file, program=name) for name in REFUSED}
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        path = folder / name
+        path.write_text(_HEAD + text, encoding="utf-8")
+        path.chmod(0o700)
 
 
 def require_coordinator(site_file: SiteFile) -> None:

@@ -9,6 +9,8 @@ from medseg.cli import main
 from medseg.federation.audit import AuditLog
 from medseg.federation.federation_file import Place
 from medseg.federation.kit import Kit, write_kit
+from medseg.federation.privacy.accounting import Mechanism
+from medseg.federation.privacy.ledger import LEDGER, Charge, Ledger
 from medseg.federation.processes import free_port
 from medseg.paths import Workspace
 
@@ -42,6 +44,8 @@ def place(made: Path, tmp_path: Path) -> Place:
         ("run folder={0} plan={0}/W channels=[CT]", "Leave labels= and channels= out"),
         ("run folder={0} labels={0}/W/labels.yaml channels=[CT] preset=fast", "preset"),
         ("run folder={0} plan={0}/W strategy=fedsgd", "strategy"),
+        ("run folder={0} plan={0}/W strategy=median", "at least"),
+        ("run folder={0} plan={0}/W secure_aggregation=true", "at least 3 sites"),
         ("resume folder={0} name=other", "no run 'other'"),
         ("join site={0}/sites/north/site.toml", "no dataset"),
         ("status", "folder=DIR on the coordinator"),
@@ -107,3 +111,18 @@ def test_a_hospital_that_can_not_reach_its_coordinator_is_told_what_to_check(
     shown = capsys.readouterr().err
     assert "can't be reached" in shown
     assert "ca.crt" in shown
+
+
+def test_a_site_shows_what_was_spent_on_its_patients(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    site = place.site("north")
+    charge = Charge(
+        run="run-1",
+        round=1,
+        purpose="train",
+        dataset="d",
+        patients=20,
+        mechanism=Mechanism(sample_rate=0.5, noise_multiplier=2.0, steps=10),
+    )
+    entry = Ledger(site / "work" / LEDGER).charge(charge, 10.0, 1e-3)
+    assert main(["federated", "status", f"site={site / 'site.toml'}"]) == 0
+    assert f"epsilon {entry.epsilon:.2f} of 10 allowed" in capsys.readouterr().out

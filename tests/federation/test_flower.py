@@ -1,6 +1,7 @@
 """Flower carries what we give it, tells us who answered, and learns nothing from what goes wrong at a site."""
 
 import hashlib
+import shutil
 import subprocess
 import sys
 import time
@@ -15,7 +16,9 @@ from medseg.cases.formats import save_dataset
 from medseg.errors import SiteError
 from medseg.federation import certificates
 from medseg.federation.messages import Request
+from medseg.federation.offline import child_environment
 from medseg.federation.site_file import SiteFile, write_site_file
+from medseg.federation.supernode import write_guard
 from medseg.paths import shipped
 
 from tiny import write_tiny_dataset
@@ -285,6 +288,25 @@ def test_a_changed_site_file_counts_at_once(tmp_path: Path) -> None:
     assert SiteFile.load(path).apps
     path.write_text(path.read_text().replace(f'apps = ["{"a" * 64}"]', "apps = []"))
     assert Guard(path).site_file.apps == ()
+
+
+def test_of_flowers_programs_a_site_starts_none_but_the_guard(tmp_path: Path) -> None:
+    from flwr.supercore.constant import TASK_TYPE_TO_COMMAND
+
+    path = _site(tmp_path)
+    write_guard(tmp_path / "bin", path)
+    environment = child_environment(tmp_path, [tmp_path / "bin"])
+    found = {name: shutil.which(name, path=environment["PATH"]) for name in TASK_TYPE_TO_COMMAND.values()}
+    assert found == {name: str(tmp_path / "bin" / name) for name in found}
+    assert "run_guarded" in (tmp_path / "bin/flwr-clientapp").read_text()
+    others = set(found) - {"flwr-clientapp"}
+    assert {"flwr-agentapp", "flwr-serverapp"} <= others
+    assert all("refuse" in (tmp_path / "bin" / name).read_text() for name in others)
+    asked = [str(tmp_path / "bin/flwr-agentapp"), "--token", "secret"]
+    environment["PYTHONPATH"] = ":".join(sys.path)
+    assert subprocess.run(asked, env=environment, check=False, timeout=300).returncode == 1
+    (entry,) = SiteFile.load(path).audit().read()
+    assert (entry["error"], entry["program"]) == ("program-not-allowed", "flwr-agentapp")
 
 
 _SOCKETS = """

@@ -2,7 +2,8 @@
 
 Flower starts ``flwr-clientapp`` anew for every message; at a site that name leads to ``run_guarded``. It checks the
 SHA-256 of the app that came before anything of it is unpacked, and it replaces what Flower would tell of an exception
-(its whole text) by a code. Without the guard the app answers nothing.
+(its whole text) by a code. Without the guard the app answers nothing. A coordinator can also ask a SuperNode to start
+Flower's other programs, some of which run what an app brings; at a site their names lead to ``refuse``.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 from flwr.app import Context, Error, Message
 from flwr.cli.config_utils import get_fab_metadata
 from flwr.clientapp import ClientApp
+from flwr.supercore.constant import TASK_TYPE_TO_COMMAND, TaskType
 from flwr.supernode.cli.flwr_clientapp import flwr_clientapp
 from flwr.supernode.runtime import run_clientapp as _flower_runs
 
@@ -28,6 +30,10 @@ from medseg.federation.site_file import SiteFile
 _flower: Any = _flower_runs
 _REPLACED = ("pull_task_input", "install_from_fab", "Error")
 """What the guard replaces in Flower's own module."""
+
+
+REFUSED = tuple(command for kind, command in TASK_TYPE_TO_COMMAND.items() if kind != TaskType.CLIENT_APP)
+"""Programs that a SuperNode would start where the coordinator says so, and that have no business at a site."""
 
 
 class Guard:
@@ -79,6 +85,12 @@ def run_guarded(site_file: Path) -> None:
     _flower.install_from_fab = guard.install
     _flower.Error = guard.error
     flwr_clientapp()
+
+
+def refuse(site_file: Path, program: str) -> int:
+    """Log that a program was asked for; the exit code of one that did nothing."""
+    note_refusal(SiteFile.load(site_file), "program-not-allowed", program=program)
+    return 1
 
 
 def client_app() -> ClientApp:
