@@ -46,10 +46,15 @@ VERBS: dict[str, dict[str, str]] = {
         "resume": "go on with a run from its last whole round",
         "status": "how a federation or a site stands, and whether its log was changed",
         "check-site": "whether a site's data fit to take part, and what a check tells the others",
+        "privacy-cost": "what epsilon, noise and hospitals of your size mean for a model, computed beforehand",
     },
 }
 """Commands whose first word is a verb, each a module of its own: ``medseg federated check-site dataset=DIR``."""
-_MODULES = {"import": "import_model", "federated check-site": "federated_check_site"}
+_MODULES = {
+    "import": "import_model",
+    "federated check-site": "federated_check_site",
+    "federated privacy-cost": "federated_privacy_cost",
+}
 """Where a command can't be the name of its module."""
 _HELP = {"help", "--help", "-h"}
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from medseg.errors import SettingsError
 from medseg.federation.privacy.accounting import Mechanism, epsilon_rdp, largest_delta, noise_for
 from medseg.federation.privacy.certificate import Certificate, SiteAccount, certify
+from medseg.federation.privacy.client_level import warning_below
 from medseg.federation.privacy.settings import PrivacySettings
 from medseg.federation.run_settings import RunSettings
 from medseg.federation.secure_sum import FEWEST_SITES
@@ -93,9 +94,12 @@ def mechanism_of(settings: RunSettings, steps: int) -> Mechanism:
 
 
 def certificate_of(
-    run: str, settings: RunSettings, accounts: Mapping[str, SiteAccount], sites: int, rounds: int
+    run: str, settings: RunSettings, accounts: Mapping[str, SiteAccount], sites: int, rounds: int, parameters: int
 ) -> Certificate | None:
-    """What the run promises, from what the sites have told; None for a run that promises nothing."""
+    """What the run promises, from what the sites have told; None for a run that promises nothing.
+
+    ``parameters`` are those that are trained and shared.
+    """
     privacy = settings.privacy
     if privacy.mode == "none" or not rounds:
         return None
@@ -107,7 +111,29 @@ def certificate_of(
     if settings.keep_local and privacy.mode == "client":
         outside.append("what stays at a site: it is trained there without noise and is not released")
     ordered = [accounts[name] for name in sorted(accounts)]
-    return certify(run, privacy.mode, ordered, privacy.overlapping, outside)
+    remark = _remark(privacy, accounts, sites, parameters)
+    return certify(run, privacy.mode, ordered, privacy.overlapping, outside, [remark] if remark else [])
+
+
+def noise_per_signal(noise_multiplier: float, parameters: int, expected: float) -> float:
+    """Length of a step's noise over that of the longest sum which so many clipped gradients can have."""
+    return noise_multiplier * parameters**0.5 / expected
+
+
+def _remark(privacy: PrivacySettings, accounts: Mapping[str, SiteAccount], sites: int, parameters: int) -> str | None:
+    assert privacy.noise_multiplier is not None  # settled
+    if privacy.mode == "client":
+        return warning_below(sites, parameters, privacy.noise_multiplier)
+    everyone = [account.patients for account in accounts.values()]
+    patients = sum(everyone) if privacy.mode == "secure_patient" else min(everyone)
+    expected = privacy.sample_rate * patients
+    ratio = noise_per_signal(privacy.noise_multiplier, parameters, expected)
+    where = "In each step" if privacy.mode == "secure_patient" else "At the smallest hospital, in each step,"
+    return (
+        f"{where} the noise is {ratio:.3g} times as long as the longest sum of gradients that {expected:.3g} patients "
+        f"can have ({parameters:,} parameters, noise multiplier {privacy.noise_multiplier:.3g}). Fewer parameters, more "
+        "patients or a larger epsilon make it less."
+    )
 
 
 def _client_account(settings: RunSettings, sites: int, rounds: int) -> SiteAccount:

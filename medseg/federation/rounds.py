@@ -45,13 +45,15 @@ def run_rounds(
             progress.advance(1, **{"Dice coming in": _mean_dice(state.history[-1])})
     progress.finish()
     state = state if state.status == "paused" else _ended(state).saved(folder, tensors)
-    _certify(state, folder)
+    _certify(state, tensors, folder)
     return state
 
 
-def _certify(state: RunState, folder: Path) -> None:
+def _certify(state: RunState, tensors: Tensors, folder: Path) -> None:
     """Also of a run that paused: what was spent is spent."""
-    certificate = certificate_of(state.run, state.settings, state.accounts, len(state.sites), state.round)
+    settings = state.settings
+    trained = sum(a.size for name, a in under(tensors, "weights").items() if settings.privacy.trains(name))
+    certificate = certificate_of(state.run, settings, state.accounts, len(state.sites), state.round, trained)
     if certificate is not None:
         certificate.save_in(folder)
 

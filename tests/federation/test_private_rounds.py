@@ -65,7 +65,8 @@ def test_patient_privacy_ends_with_a_certificate_and_a_ledger_at_every_site(site
         assert [entry.charge.round for entry in entries] == [1, 2]
         assert entries[-1].epsilon == certificate.epsilon_ever <= site.policy.epsilon_budget
     assert all(reply.header["loss"] is None for _, reply in transport.seen)
-    assert "one patient of one hospital" in (tmp_path / "R" / "privacy.md").read_text()
+    text = (tmp_path / "R" / "privacy.md").read_text()
+    assert "one patient of one hospital" in text and "times as long as the longest sum of gradients" in text
 
 
 def test_a_round_that_would_pass_a_sites_budget_is_refused_before_it_trains(sites: list[Site], tmp_path: Path) -> None:
@@ -201,6 +202,7 @@ def test_client_privacy_certifies_hospitals_and_not_patients(sites: list[Site], 
     assert (account.patients, account.mechanism.sample_rate, account.mechanism.steps) == (3, 1.0, 2)
     expected = account.mechanism.noise_multiplier * 0.1 / 3 * 2**0.5
     assert (weights_of(tmp_path / "R") - before).std() == pytest.approx(expected, rel=0.15)
+    assert "needs about 100 of them; here are 3" in certificate.to_markdown()
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,8 @@ class Certificate(Document):
     delta: float
     combined: Literal["largest", "sum"]
     random_numbers: str
+    remarks: tuple[str, ...] = ()
+    """What the noise does to the training."""
     outside: tuple[str, ...]
     """What epsilon says nothing about."""
 
@@ -117,6 +119,7 @@ class Certificate(Document):
             "|---|---|---|---|---|---|---|---|---|---|---|",
             *(_row(site) for site in self.sites),
             "",
+            *(f"{remark}\n" for remark in self.remarks),
             "Outside of epsilon:",
             "",
             *(f"- {text}" for text in self.outside),
@@ -130,7 +133,12 @@ class Certificate(Document):
 
 
 def certify(
-    run: str, mode: Mode, accounts: Sequence[SiteAccount], overlapping: bool, outside: Sequence[str] = ()
+    run: str,
+    mode: Mode,
+    accounts: Sequence[SiteAccount],
+    overlapping: bool,
+    outside: Sequence[str] = (),
+    remarks: Sequence[str] = (),
 ) -> Certificate:
     """The certificate of a run; ``outside`` is what this run in particular left uncovered, such as its plan."""
     sites = tuple(_accounted(account) for account in accounts)
@@ -151,6 +159,7 @@ def certify(
         delta=combine(account.delta for account in accounts),
         combined="sum" if overlapping else "largest",
         random_numbers=DESCRIPTION,
+        remarks=tuple(remarks),
         outside=(*_OUTSIDE[mode], *outside),
     )
 
