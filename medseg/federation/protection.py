@@ -130,9 +130,9 @@ def _remark(privacy: PrivacySettings, accounts: Mapping[str, SiteAccount], sites
     ratio = noise_per_signal(privacy.noise_multiplier, parameters, expected)
     where = "In each step" if privacy.mode == "secure_patient" else "At the smallest hospital, in each step,"
     return (
-        f"{where} the noise is {ratio:.3g} times as long as the longest sum of gradients that {expected:.3g} patients "
-        f"can have ({parameters:,} parameters, noise multiplier {privacy.noise_multiplier:.3g}). Fewer parameters, more "
-        "patients or a larger epsilon make it less."
+        f"{where} the noise is {ratio:.3g} times as long as the longest sum of gradients that {expected:.3g} "
+        f"patients can have ({parameters:,} parameters, noise multiplier {privacy.noise_multiplier:.3g}). Fewer "
+        "parameters, more patients or a larger epsilon make it less."
     )
 
 
