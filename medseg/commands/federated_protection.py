@@ -5,13 +5,18 @@ Knows nothing of how; that is ``medseg.federation.protection``.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from medseg.commands.console import say
+from medseg.commands.console import say, table
 from medseg.federation.privacy.settings import PrivacyMode, PrivacySettings, Trainable
 from medseg.settings import Settings
+
+if TYPE_CHECKING:
+    from medseg.federation.site import Site
 
 
 class ProtectionWords(Settings):
@@ -35,9 +40,19 @@ class ProtectionWords(Settings):
     secure_aggregation: bool = False
     """The coordinator sees the sum of the hospitals' changes and none of them; needs three hospitals."""
 
-    def protection(self) -> PrivacySettings:
-        """As it travels with every message."""
-        return PrivacySettings(
+    @property
+    def is_protected(self) -> bool:
+        """Whether any protection is asked for."""
+        return self.privacy != "none" or self.secure_aggregation
+
+    @property
+    def protection_of_patients(self) -> bool:
+        """Whether single patients are protected, at the cost of noise in every step."""
+        return self.privacy in ("patient", "secure_patient")
+
+    def protection(self) -> dict[str, Any]:
+        """The settings of a run that protect."""
+        privacy = PrivacySettings(
             mode=self.privacy,
             epsilon=self.epsilon,
             clip=self.clip,
@@ -46,6 +61,22 @@ class ProtectionWords(Settings):
             trained=self.trained,
             overlapping=self.overlapping,
         )
+        return {"privacy": privacy, "secure_aggregation": self.secure_aggregation}
+
+
+def show_privacy(sites: Sequence[Site], runs: Path) -> None:
+    """What each federated run in a folder promises, and what an attack on its model finds."""
+    from medseg.federation.leakage import attack_run
+    from medseg.federation.run_state import RunState
+
+    rows = []
+    for folder in sorted(path.parent for path in runs.glob("*/run.json")):
+        if set(RunState.found(folder)[0].sites) != {site.name for site in sites}:
+            continue
+        show_certificate(folder)
+        found = attack_run(sites, folder)
+        rows.append([folder.name, f"{found.auc:.3f} [{found.low:.2f}, {found.high:.2f}]"])
+    table("Who was in the training? AUC of guessing by the loss, 0.5 is chance [95 % interval]", ["model", "AUC"], rows)
 
 
 def show_certificate(folder: Path) -> None:

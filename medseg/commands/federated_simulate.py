@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from medseg.commands.console import Bar, say, table
+from medseg.commands.federated_protection import ProtectionWords, show_privacy
 from medseg.errors import SettingsError
 from medseg.federation.compression import Compression
+from medseg.federation.protection import require_compatible
 from medseg.federation.run_settings import RunSettings
 from medseg.federation.strategies import STRATEGIES, StrategyName, require_enough
 from medseg.paths import RUNS
 from medseg.run_record import record_run
-from medseg.settings import Settings, build
+from medseg.settings import build
 
 if TYPE_CHECKING:
     from medseg.federation.arms import Arms
@@ -35,7 +37,7 @@ _MEMORY, _SPEED = 4_000_000_000, 2e10
 _USUAL: tuple[StrategyName, ...] = ("fedavg", "fedprox", "personalised")
 
 
-class SimulateSettings(Settings):
+class SimulateSettings(ProtectionWords):
     """Settings of ``medseg federated simulate``."""
 
     sites: int = Field(default=4, ge=2, le=100)
@@ -68,8 +70,20 @@ class SimulateSettings(Settings):
     """One site after the other in this process, or all at once as Ray tasks (pip install medseg[cluster])."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where sites train."""
+    preset: str | None = None
+    """How the network is planned; by default federated_dp (few parameters) where patients are protected."""
     seed: int = Field(default=1, ge=0)
     """Another seed gives other patients and other first weights."""
+
+    def run_settings(self) -> RunSettings:
+        """What sites and coordinator agree on, protection aside."""
+        return RunSettings(
+            rounds=self.rounds,
+            steps=self.steps,
+            compression=self.compression,
+            server_rate=self.server_rate,
+            weighting=self.weighting,
+        )
 
 
 SETTINGS = (SimulateSettings,)
@@ -96,14 +110,20 @@ def run(words: Mapping[str, str]) -> None:
     facts = {"seconds": round(time.monotonic() - started, 1)}
     record_run(folder / "run.json", "federated simulate", words, settings.model_dump(mode="json"), sources, facts)
     _show(comparison, folder)
+    if settings.is_protected:
+        show_privacy(sites, folder / "runs")
 
 
 def _strategies(settings: SimulateSettings) -> tuple[StrategyName, ...]:
     if settings.strategy is None:
-        return _USUAL
+        return ("fedavg",) if settings.is_protected else _USUAL
     require_enough(settings.strategy, settings.sites)
     if settings.late and not STRATEGIES[settings.strategy].takes_late:
         raise SettingsError(f"late= is for strategy=async; strategy={settings.strategy} waits for every hospital.")
+    if settings.is_protected:
+        shared = settings.run_settings().model_copy(update=settings.protection())
+        require_compatible(settings.strategy, shared, settings.sites)
+        return (settings.strategy,)
     return ("fedavg",) if settings.strategy == "fedavg" else ("fedavg", settings.strategy)
 
 
@@ -113,7 +133,9 @@ def _hospitals(settings: SimulateSettings, bar: Bar) -> tuple[list[Site], Site, 
     from medseg.federation.arms import POOLED
     from medseg.federation.hospitals import LEFT_OUT, pool, split_dataset, write_hospitals
     from medseg.federation.policy import SitePolicy
+    from medseg.federation.secure_site import exchange_keys
     from medseg.federation.site import Site
+    from medseg.federation.site_privacy import forget_protection
     from medseg.planning.plan import Machine
 
     data, folder = settings.workspace / "hospitals", settings.workspace / "sites"
@@ -124,13 +146,16 @@ def _hospitals(settings: SimulateSettings, bar: Bar) -> tuple[list[Site], Site, 
     names = [name for name in datasets if name != LEFT_OUT]
     datasets[POOLED] = pool(datasets, names, data / POOLED / "dataset.yaml")
     machine = Machine(device="cpu", memory_bytes=_MEMORY, flops_per_second=_SPEED)
-    looking = SitePolicy(actions=("prepare", "evaluate"))
+    looking, training = SitePolicy(actions=("prepare", "evaluate")), SitePolicy(epsilon_budget=settings.epsilon)
     made = {
-        name: Site(name, path, folder / name, looking if name == LEFT_OUT else SitePolicy(), settings.device, machine)
+        name: Site(name, path, folder / name, looking if name == LEFT_OUT else training, settings.device, machine)
         for name, path in datasets.items()
     }
     for site in made.values():  # what an earlier simulation remembered is no part of this one
         shutil.rmtree(site.folder / "runs", ignore_errors=True)
+        forget_protection(site.folder)
+    if settings.is_protected:
+        exchange_keys({name: made[name].folder for name in names})
     return [made[name] for name in names], made[LEFT_OUT], made[POOLED]
 
 
@@ -148,8 +173,9 @@ def _arms(settings: SimulateSettings, sites: list[Site], left_out: Site, pooled:
     connect = engine_named(settings.engine)
     dataset = read_dataset(sites[0].dataset)
     names = [site.name for site in sites]
+    preset = settings.preset or ("federated_dp" if settings.protection_of_patients else "default")
     planned, fingerprint = plan_sites(
-        connect(sites), names, "plan", dataset.channels, dataset.labels, load_preset("default"), _SECONDS, 3600.0
+        connect(sites), names, "plan", dataset.channels, dataset.labels, load_preset(preset), _SECONDS, 3600.0
     )
     fingerprint.save(settings.workspace / "fingerprint.json")
     # A short training has no time to learn mirrored patients as well.
@@ -161,13 +187,8 @@ def _arms(settings: SimulateSettings, sites: list[Site], left_out: Site, pooled:
         plan=planned.plan.model_copy(update={"training": training}),
         table=dataset.labels,
         folder=settings.workspace / "runs",
-        settings=RunSettings(
-            rounds=settings.rounds,
-            steps=settings.steps,
-            compression=settings.compression,
-            server_rate=settings.server_rate,
-            weighting=settings.weighting,
-        ),
+        settings=settings.run_settings(),
+        protection=settings.protection() if settings.is_protected else {},
         own={"fedprox": {"proximal_mu": settings.proximal_mu}, "personalised": {"keep_local": settings.keep_local}},
         late=late,
         connect=connect,

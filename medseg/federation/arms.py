@@ -48,6 +48,8 @@ class Arms:
     table: LabelTable
     folder: Path
     settings: RunSettings
+    protection: Mapping[str, Any] = field(default_factory=dict)
+    """Settings that protect patients or hospitals, for the strategies; FedAvg is then trained without them as well."""
     own: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     """By strategy the settings that replace those it brings."""
     late: Mapping[str, int] = field(default_factory=dict)
@@ -95,7 +97,8 @@ def compare_arms(
     """
     progress = progress or Silent()
     left_out = arms.left_out.name if arms.left_out else None
-    total = len(strategies) + ("centralised" in baselines)
+    turns = _turns(arms, strategies)
+    total = len(turns) + ("centralised" in baselines)
     total += len(arms.sites) if {"local", "ensemble"} & set(baselines) else 0
     progress.start("Training", total)
     local: dict[str, Row] = {}
@@ -112,14 +115,14 @@ def compare_arms(
             rows.append(local_row(local, left_out))
         if "ensemble" in baselines and state is not None:
             rows.append(Row(model="ensemble", cells=arms.cells(state, members)))
-    for strategy in strategies:
+    for arm, strategy, settings in turns:
         own = arms.own.get(strategy, {})
-        asked = arms.settings.model_copy(update=dict(own))
-        state = arms.run(strategy, arms.sites, strategy, settings_for(strategy, asked, own))
-        cells = arms.cells(state, [final_weights(arms.folder / strategy)])
-        rows.append(row_of_run(strategy, state, cells))
-        courses[strategy] = course_of(state, cells)
-        progress.advance(1, arm=strategy)
+        asked = settings.model_copy(update=dict(own))
+        state = arms.run(arm, arms.sites, strategy, settings_for(strategy, asked, own))
+        cells = arms.cells(state, [final_weights(arms.folder / arm)])
+        rows.append(row_of_run(arm, state, cells))
+        courses[arm] = course_of(state, cells)
+        progress.advance(1, arm=arm)
     if "centralised" in baselines and arms.pooled is not None:
         more = arms.settings.model_copy(update={"steps": arms.settings.steps * len(arms.sites)})
         state = arms.run("centralised", [arms.pooled], "fedavg", more)
@@ -138,3 +141,12 @@ def compare_arms(
         local=tuple(local.values()),
     )
     return comparison, courses
+
+
+def _turns(arms: Arms, strategies: Sequence[StrategyName]) -> list[tuple[str, StrategyName, RunSettings]]:
+    """Name, strategy and settings of each federated arm."""
+    if not arms.protection:
+        return [(strategy, strategy, arms.settings) for strategy in strategies]
+    protected = RunSettings.model_validate({**arms.settings.model_dump(), **arms.protection})
+    kind = protected.privacy.mode if protected.privacy.mode != "none" else "masked"
+    return [("fedavg", "fedavg", arms.settings), *((f"{name}-{kind}", name, protected) for name in strategies)]

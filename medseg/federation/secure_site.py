@@ -54,6 +54,13 @@ def pin_keys(folder: Path, public_keys: Mapping[str, bytes]) -> None:
         write_text(folder / FOLDER / _PINNED / f"{_checked(name)}.pem", pem.decode())
 
 
+def exchange_keys(folders: Mapping[str, Path]) -> None:
+    """Keys for all sites of a simulation, by name and folder, each pinned at all others."""
+    public = {name: make_keys(folder) for name, folder in folders.items()}
+    for folder in folders.values():
+        pin_keys(folder, public)
+
+
 @dataclass(frozen=True)
 class Masking:
     """One answer of one site that is to be masked."""

@@ -6,7 +6,9 @@ the first image is read, so that a killed training has cost what it would have c
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from medseg.errors import SiteError
 from medseg.federation.policy import SitePolicy
@@ -15,6 +17,7 @@ from medseg.federation.privacy.certificate import SiteAccount
 from medseg.federation.privacy.ledger import LEDGER, Charge, Ledger
 from medseg.federation.protection import mechanism_of
 from medseg.federation.run_settings import RunSettings
+from medseg.federation.secure_site import FOLDER as SECURE_SUM
 from medseg.federation.site_run import SiteRun
 from medseg.files import hash_content
 
@@ -27,6 +30,13 @@ def require_allowed(policy: SitePolicy, settings: RunSettings) -> None:
         raise SiteError("patient-privacy-required")
     if policy.secure_aggregation and not settings.is_masked:
         raise SiteError("secure-aggregation-required")
+
+
+def forget_protection(folder: Path) -> None:
+    """For simulations, whose patients are spent by nobody: the ledger and the keys of a site begin anew."""
+    for path in folder.glob(LEDGER + "*"):
+        path.unlink()
+    shutil.rmtree(folder / SECURE_SUM, ignore_errors=True)
 
 
 def charge_round(run: SiteRun, round_number: int, settings: RunSettings, patients: Patients) -> SiteAccount:
