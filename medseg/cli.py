@@ -46,6 +46,7 @@ VERBS: dict[str, dict[str, str]] = {
         "resume": "go on with a run from its last whole round",
         "status": "how a federation or a site stands, and whether its log was changed",
         "check-site": "whether a site's data fit to take part, and what a check tells the others",
+        "pin-keys": "a hospital's key for secure sums, and the keys of the others",
         "privacy-cost": "what epsilon, noise and hospitals of your size mean for a model, computed beforehand",
     },
 }
@@ -53,6 +54,7 @@ VERBS: dict[str, dict[str, str]] = {
 _MODULES = {
     "import": "import_model",
     "federated check-site": "federated_check_site",
+    "federated pin-keys": "federated_pin_keys",
     "federated privacy-cost": "federated_privacy_cost",
 }
 """Where a command can't be the name of its module."""

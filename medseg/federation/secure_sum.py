@@ -147,6 +147,15 @@ def to_fixed_point(array: np.ndarray, sites: int) -> NDArray[np.uint32]:
     return scaled.astype(np.int64).astype(np.uint32)
 
 
+def is_public_key(pem: bytes) -> bool:
+    """Whether this is a public key that a site could have."""
+    try:
+        _read_public(pem)
+    except SiteError:
+        return False
+    return True
+
+
 def _read_private(pem: bytes) -> ec.EllipticCurvePrivateKey:
     try:
         key = serialization.load_pem_private_key(pem, password=None)

@@ -6,19 +6,25 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from medseg.cli import main
 from medseg.errors import SettingsError
+from medseg.federation.arms import Arms, compare_arms
 from medseg.federation.coordinator import final_weights
 from medseg.federation.in_process import InProcess
+from medseg.federation.leakage import attack_run
 from medseg.federation.messages import Request
 from medseg.federation.privacy.certificate import Certificate
 from medseg.federation.privacy.ledger import LEDGER, Ledger
 from medseg.federation.privacy.settings import PrivacySettings
 from medseg.federation.rounds import run_rounds
+from medseg.federation.run_settings import RunSettings
 from medseg.federation.run_state import RoundPolicy
 from medseg.federation.secure_site import make_keys, pin_keys
 from medseg.federation.site import Site
+from medseg.federation.site_file import write_site_file
 
 from .conftest import begun
+from tiny import TABLE, tiny_plan
 
 PATIENT = PrivacySettings(mode="patient", epsilon=8.0, patches=1)
 
@@ -236,3 +242,54 @@ def test_a_request_for_private_training_without_noise_is_refused(sites: list[Sit
     arrays = {f"weights.{name}": array for name, array in final_weights(tmp_path / "R").items()}
     reply = sites[0].answer(Request("train", "run", 1, state.plan_sha256, {"settings": settings}, arrays))
     assert reply.error == "bad-settings" and not (sites[0].folder / LEDGER).exists()
+
+
+def test_a_comparison_shows_a_protected_model_beside_the_open_one_and_attacks_both(
+    sites: list[Site], tmp_path: Path
+) -> None:
+    arms = Arms(
+        sites=with_keys(sites),
+        left_out=None,
+        pooled=None,
+        plan=tiny_plan(),
+        table=TABLE,
+        folder=tmp_path / "runs",
+        settings=RunSettings(rounds=1, steps=1),
+        protection={"privacy": PATIENT, "secure_aggregation": True},
+    )
+    comparison, _ = compare_arms(arms, ["fedavg"], [])
+    assert [row.model for row in comparison.rows] == ["fedavg", "fedavg-patient"]
+    assert not (tmp_path / "runs" / "fedavg" / "privacy.json").exists()
+    assert Certificate.load(tmp_path / "runs" / "fedavg-patient" / "privacy.json").epsilon <= 8
+    for row in comparison.rows:
+        found = attack_run(sites, tmp_path / "runs" / row.model)
+        assert (found.members, found.strangers) == (12, 3) and 0 <= found.low <= found.auc <= found.high <= 1
+
+
+@pytest.mark.slow
+def test_simulate_with_privacy_prints_the_certificate_and_the_attack(tmp_path: Path, capsys) -> None:
+    words = ["sites=3", "rounds=1", "steps=1", "patches=1", "baselines=false", f"workspace={tmp_path}"]
+    assert main(["federated", "simulate", *words, "privacy=patient", "epsilon=8", "secure_aggregation=true"]) == 0
+    shown = capsys.readouterr().out
+    assert "Privacy: epsilon 7.9" in shown or "Privacy: epsilon 8.0" in shown
+    assert "one patient of one hospital" in shown and "AUC" in shown
+    assert (tmp_path / "runs" / "fedavg-patient" / "privacy.md").is_file()
+
+
+def test_a_site_makes_its_own_key_and_pins_those_of_the_others(tmp_path: Path, capsys) -> None:
+    for name in ("north", "south"):
+        write_site_file(tmp_path / name / "site.toml", name, "fl.example.org:443", "0" * 64)
+        assert main(["federated", "pin-keys", f"site={tmp_path / name / 'site.toml'}"]) == 0
+    shown = capsys.readouterr().out
+    assert "north.pem" in shown and "SHA-256" in shown
+    sent = tmp_path / "sent"
+    sent.mkdir()
+    for name in ("north", "south"):
+        (sent / f"{name}.pem").write_bytes((tmp_path / name / "work" / "secure_sum" / "public.pem").read_bytes())
+    assert main(["federated", "pin-keys", f"site={tmp_path / 'north' / 'site.toml'}", f"keys={sent}"]) == 0
+    assert (tmp_path / "north" / "work" / "secure_sum" / "pinned" / "south.pem").is_file()
+    private = tmp_path / "north" / "work" / "secure_sum" / "key.pem"
+    assert private.stat().st_mode & 0o077 == 0 and b"PRIVATE" in private.read_bytes()
+    (sent / "south.pem").write_text("rubbish")
+    assert main(["federated", "pin-keys", f"site={tmp_path / 'north' / 'site.toml'}", f"keys={sent}"]) == 2
+    assert "south.pem is no public key on P-384" in capsys.readouterr().err
