@@ -44,8 +44,9 @@ class ExplainSettings(Settings):
     """The name of a case of the model's dataset, or an image file."""
     label: str
     """Which structure."""
-    method: Literal["seg_grad_cam", "hires_cam", "integrated_gradients", "occlusion"] = "hires_cam"
-    """The last two need the extra: pip install medseg[explain]."""
+    method: Literal["seg_grad_cam", "hires_cam", "integrated_gradients", "occlusion", "attention_rollout"] = "hires_cam"
+    """integrated_gradients and occlusion need the extra: pip install medseg[explain]; attention_rollout is for
+    transunet, and the same for every structure at a place."""
     layer: str = "auto"
     """Of the maps by class activation: auto (the last one at a quarter of the resolution), last, or its name."""
     component: PositiveInt | None = None

@@ -10,9 +10,10 @@ from torch import Tensor
 from medseg.explanation.attribution import integrated_gradients, occlusion
 from medseg.explanation.cam import CamMethod, class_activation_map
 from medseg.explanation.layers import choose_layer
+from medseg.explanation.rollout import attention_rollout
 from medseg.explanation.target import Target
 
-Method = Literal["seg_grad_cam", "hires_cam", "integrated_gradients", "occlusion"]
+Method = Literal["seg_grad_cam", "hires_cam", "integrated_gradients", "occlusion", "attention_rollout"]
 
 
 @dataclass(frozen=True)
@@ -40,4 +41,6 @@ def explain(target: Target, method: Method, layer: str = "auto") -> Evidence:
     if method == "integrated_gradients":
         values, unaccounted = integrated_gradients(target)
         return Evidence(values, unaccounted=unaccounted)
+    if method == "attention_rollout":
+        return Evidence(attention_rollout(target))
     return Evidence(occlusion(target))

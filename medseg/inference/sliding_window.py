@@ -136,32 +136,35 @@ class _Ensemble:
         return self._average(self._networks, tiles) if self._spread is None else self._with_spread(self._spread, tiles)
 
     def _with_spread(self, spread: Spread, tiles: Tensor) -> Tensor:
-        """The mean over members of what ``spread`` makes of each one's probabilities; no member outlives its turn."""
-        total: Tensor | None = None
+        """The mean over members of what ``spread`` makes of each one's scores; no member outlives its turn.
+
+        A few rows at a time: what is computed on the way to an entropy is as large as several copies of the scores.
+        """
+        total = torch.zeros((len(tiles), self._classes + spread.channels, *tiles.shape[2:]), device=self._device)
         flips = [[flip] for flip in self._flips] if spread.is_of_mirror_images else [self._flips]
+        count = len(self._networks) * len(flips)
         for network, together in product(self._networks, flips):
             if spread.takes_logits:
-                found = self._average_of_logits(spread, network, tiles, together)
+                for flip in together:
+                    self._add_rows(total, self._logits(network, tiles, flip), spread.of_logits, count * len(together))
             else:
-                found = spread.of(self._average([network], tiles, together))
-            total = found if total is None else total.add_(found)
-        assert total is not None
-        return total.div_(len(self._networks) * len(flips))
+                self._add_rows(total, self._average([network], tiles, together), spread.of, count)
+        return total
 
-    def _average_of_logits(
-        self, spread: Spread, network: nn.Module, tiles: Tensor, flips: Sequence[tuple[int, ...]]
-    ) -> Tensor:
-        total: Tensor | None = None
-        for flip in flips:
-            axes = [axis + 2 for axis in flip]
-            with autocast(self._device), fast_convolutions(self._device):
-                logits = network(tiles.flip(axes) if axes else tiles)
-            self._require_shape(logits, tiles)
-            found = spread.of_logits(logits.float())
-            found = found.flip(axes) if axes else found
-            total = found if total is None else total.add_(found)
-        assert total is not None  # not flipping is one of the flips
-        return total.div_(len(flips))
+    def _add_rows(self, total: Tensor, scores: Tensor, made: Callable[[Tensor], Tensor], count: int) -> None:
+        """Add to ``total`` what is ``made`` of one member's scores, as one of ``count``."""
+        depth = total.shape[2]
+        rows = max(1, _ROWS_BYTES * depth // (4 * total.numel()))
+        for start in range(0, depth, rows):
+            total[:, :, start : start + rows] += made(scores[:, :, start : start + rows]).div_(count)
+
+    def _logits(self, network: nn.Module, tiles: Tensor, flip: Sequence[int]) -> Tensor:
+        """What a network gives for one mirror image, turned back, float32."""
+        axes = [axis + 2 for axis in flip]
+        with autocast(self._device), fast_convolutions(self._device):
+            logits = network(tiles.flip(axes) if axes else tiles)
+        self._require_shape(logits, tiles)
+        return (logits.flip(axes) if axes else logits).float()
 
     def _average(
         self, networks: Sequence[nn.Module], tiles: Tensor, flips: Sequence[tuple[int, ...]] | None = None

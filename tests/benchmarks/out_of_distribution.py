@@ -74,7 +74,8 @@ def scores_of(seed: int, folder: Path, iterations: int) -> tuple[dict[str, list[
     write_phantoms(abdomen, folder / "data", CASES)
     workspace = f"workspace={folder / 'W'}"
     run("plan", f"dataset={folder / 'data'}", workspace, "budget=1min", "folds=2")
-    run("train", workspace, "fold=all", f"iterations={iterations}", "validate_fold=false", "device=cpu")
+    small = ("network.base_features=8", f"iterations={iterations}", "validate_fold=false", "device=cpu")
+    run("train", workspace, "fold=all", *small)
     run("calibrate", workspace, "quality=fast")
     model = open_model(folder / "W")
     networks, random = model.load(), np.random.default_rng(seed)

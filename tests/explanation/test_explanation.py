@@ -183,3 +183,44 @@ def test_a_patch_is_cut_and_put_back_where_it_was_even_beyond_the_edge():
     put = window.put(patch)
     np.testing.assert_array_equal(put[:, 2:6, 3:7], array[:, 2:6, 3:7])
     assert put[:, :2].max() == 0
+
+
+def transformer(dimensions=3) -> Target:
+    plan = network_plan(dimensions).model_copy(update={"name": "transunet", "features": (4, 8, 16)})
+    plan = plan.model_copy(update={"encoder_convolutions": (1, 1, 2)})
+    target = question(dimensions)
+    torch.manual_seed(0)
+    return target.with_network(build_network(plan, dimensions, 1, 3).eval().requires_grad_(False))
+
+
+@pytest.mark.parametrize("dimensions", [2, 3])
+def test_rollout_multiplies_the_attention_that_the_network_itself_uses(dimensions):
+    target = transformer(dimensions)
+    encoder = target.network.encoder
+    x = target.patch.squeeze(2) if dimensions == 2 else target.patch
+    for stage in encoder.stages:
+        x = stage(x)
+    placed = encoder.positions(encoder.embedding(x))
+    tokens, rollout = placed.flatten(2).transpose(1, 2), torch.eye(placed[0, 0].numel())
+    for block in encoder.blocks:
+        # Of values that are the identity, attention gives its own weights.
+        queries, keys, _ = block.qkv(block.norm1(tokens)).chunk(3, -1)
+        each = [
+            nn.functional.scaled_dot_product_attention(q, k, torch.eye(q.shape[1])[None])[0]
+            for q, k in zip(queries.chunk(block.heads, -1), keys.chunk(block.heads, -1), strict=True)
+        ]
+        rollout = (torch.stack(each).mean(0) + torch.eye(len(rollout))) / 2 @ rollout
+        tokens = block(tokens)
+    shape = placed.shape[2:] if dimensions == 3 else (1, *placed.shape[2:])
+    where = nn.functional.adaptive_avg_pool3d(target.region[None, None].float(), shape).flatten()
+    wanted = (where / where.sum() @ rollout * len(rollout) - 1).relu().reshape(1, 1, *shape)
+    wanted = nn.functional.interpolate(wanted, size=target.patch.shape[2:], mode="trilinear", align_corners=False)
+    found = explain(target, "attention_rollout")
+    torch.testing.assert_close(found.values, wanted[0, 0], atol=1e-4, rtol=1e-3)
+    assert not found.is_blank
+    assert not any(module._forward_hooks for module in target.network.modules())
+
+
+def test_rollout_is_refused_where_not_every_place_attends_to_every_other():
+    with pytest.raises(SettingsError, match="transunet"):
+        explain(question(), "attention_rollout")
