@@ -100,7 +100,7 @@ def _columns(lines: tuple[Line, ...]) -> dict[str, list[object]]:
     """Only the columns in which something stands."""
     rows: dict[str, list[object]] = {
         text("findings.structure"): [line.structure for line in lines],
-        text("findings.volume"): [f"{line.volume_ml:.2f}" for line in lines],
+        text("findings.volume"): [_ml(line.volume_ml) for line in lines],
         text("findings.interval"): [_between(line) for line in lines],
         text("findings.diameter"): [f"{line.largest_diameter_mm:.1f}" for line in lines],
         text("findings.intensity"): [f"{line.mean_intensity:.0f}" for line in lines],
@@ -118,7 +118,12 @@ def _described(name: str) -> dict[str, object]:
 def _between(line: Line) -> str:
     if line.volume_low_ml is None or line.volume_high_ml is None:
         return ""
-    return f"{line.volume_low_ml:.2f} – {line.volume_high_ml:.2f}"  # noqa: RUF001 (a range has an en dash)
+    return f"{_ml(line.volume_low_ml)} – {_ml(line.volume_high_ml)}"  # noqa: RUF001 (a range has an en dash)
+
+
+def _ml(volume: float) -> str:
+    """Three digits, which is more than anybody knows."""
+    return f"{volume:.{2 if volume < 10 else 1 if volume < 100 else 0}f}"
 
 
 def _number(value: float | None, digits: int) -> str:

@@ -1,9 +1,11 @@
 """What is being computed: progress, the memory it needs, cancel; shown where work was asked for and in the worklist."""
 
 import atexit
+from pathlib import Path
 
 import streamlit as st
 from opened import refresh
+from session import choose_case
 from texts import plain, text
 
 from medseg.review.jobs import Job, Queue
@@ -65,6 +67,9 @@ def _list(known: Queue, jobs: list[Job]) -> None:
                 st.error(plain(job.sentence))
             if job.state == "done":
                 st.caption(text("job.seconds", seconds=f"{job.seconds:.0f}"))
+                if st.button(text("job.read"), key=f"read_{job.number}_{job.output.parent.name}"):
+                    choose_case(job.title.split(":")[0])
+                    st.switch_page(Path(__file__).with_name("reading.py"))
             if not job.is_over:
                 st.button(
                     text("job.cancel"),

@@ -7,10 +7,11 @@ ROOM = Path(__file__).resolve().parent
 sys.path[:0] = [] if str(ROOM) in sys.path else [str(ROOM)]
 
 import streamlit as st  # noqa: E402
+from picture import make_room  # noqa: E402
 from texts import text  # noqa: E402
 
 st.set_page_config(page_title="medseg", page_icon=str(ROOM / "assets/icon.png"), layout="wide")
-st.navigation(
+page = st.navigation(
     [
         st.Page(ROOM / "reading.py", title=text("page.reading"), icon=":material/visibility:", default=True),
         st.Page(ROOM / "running.py", title=text("page.running"), icon=":material/play_circle:"),
@@ -18,4 +19,6 @@ st.navigation(
         st.Page(ROOM / "guide.py", title=text("page.guide"), icon=":material/help:"),
     ],
     position="top",
-).run()
+)
+make_room()
+page.run()

@@ -8,14 +8,12 @@ from explain_panel import show_explanations
 from findings_panel import show_findings
 from jobs_panel import show_jobs
 from opened import log, open_case, source
-from picture import make_room
 from review_form import show_review
 from session import case_name, choose_case, told
 from texts import plain, text
 from warnings_panel import show_warnings
 from worklist_panel import show_worklist
 
-make_room()
 place = source()
 reviews = log(place)
 rows = show_worklist(place, reviews.last())

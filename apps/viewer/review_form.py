@@ -1,10 +1,12 @@
 """What the reader thinks of a label map: accepted, rejected or to be edited, how hard it was, and why."""
 
 import streamlit as st
+from interactive import user
 from opened import refresh
 from session import reviewer
 from texts import plain, text
 
+from medseg.access.gate import NOBODY
 from medseg.errors import MedsegError
 from medseg.files import hash_file
 from medseg.review.case import Finding, ReviewCase
@@ -12,7 +14,11 @@ from medseg.review.records import DIFFICULTIES, STATUSES, Review, ReviewLog
 
 
 def _ask_name() -> None:
-    """Who reads, once for reviews and corrections."""
+    """Who reads, once for reviews and corrections: whoever has signed in, else what is entered."""
+    if user() != NOBODY:
+        st.session_state["medseg_reviewer"] = user()
+        st.caption(text("review.signed_in", name=plain(user())))
+        return
     known = st.session_state.get("medseg_reviewer", "")
     st.session_state["medseg_reviewer"] = st.text_input(text("review.reviewer"), known, key="reviewer")
 

@@ -59,6 +59,11 @@ class ReviewCase:
         return next((one.uncertainty.review_score for one in self.findings if one.uncertainty is not None), None)
 
     @property
+    def is_unusual(self) -> bool:
+        """Whether a model was warned that the image is unlike those it has learned from."""
+        return any(one.uncertainty is not None and one.uncertainty.warning is not None for one in self.findings)
+
+    @property
     def as_case(self) -> Case:
         """The Case that is read."""
         return Case(self.name, self.images, self.reference.labels if self.reference else None)

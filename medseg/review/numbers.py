@@ -54,7 +54,8 @@ def measure(one: OpenCase, finding: Finding, channel: int = 0) -> Numbers:
     """The lines of a label map, from the disk where it was measured before. Raises what reading it raises."""
     labels = one.labels(finding)
     entropy = finding.maps.get("entropy")
-    key = hash_content([one.viewer_labels(finding).name, channel, str(entropy), finding.table.content()])[:16]
+    told = [interval.model_dump() for interval in finding.intervals.values()]
+    key = hash_content([one.viewer_labels(finding).name, channel, str(entropy), told])[:16]
     path = one.folder / "numbers" / f"{key}.json"
     if path.is_file():
         try:
@@ -101,17 +102,14 @@ def _line(found: Measurement, finding: Finding, centre: Triple) -> Line:
 
 def _interval(name: str, finding: Finding) -> tuple[float | None, float | None, float | None, float | None]:
     """Low, high, rate and expected Dice, as far as they are known."""
-    known = finding.intervals.get(name)
-    if known is not None:
-        return known.low_ml, known.high_ml, known.rate, None
     structures = finding.uncertainty.structures if finding.uncertainty is not None else ()
-    one = next((one for one in structures if one.estimate.name == name), None)
-    if one is None:
-        return None, None, None, None
-    estimate, bound = one.estimate, one.guaranteed
-    if bound is not None and bound.volume_low_ml is not None and bound.volume_high_ml is not None:
-        return bound.volume_low_ml, bound.volume_high_ml, None, estimate.expected_dice
-    return estimate.low_ml, estimate.high_ml, None, estimate.expected_dice
+    estimate = next((one.estimate for one in structures if one.estimate.name == name), None)
+    known, dice = finding.intervals.get(name), estimate.expected_dice if estimate is not None else None
+    if known is not None:
+        return known.low_ml, known.high_ml, known.rate, dice
+    if estimate is not None:
+        return estimate.low_ml, estimate.high_ml, None, dice
+    return None, None, None, None
 
 
 def _nearest(mask: NDArray[np.bool_], affine: Affine, centre_mm: tuple[float, float, float]) -> Triple:

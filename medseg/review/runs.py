@@ -11,6 +11,7 @@ from pathlib import Path
 
 from medseg.cases.labels import LabelTable
 from medseg.errors import DatasetError
+from medseg.evaluation.measurements import VolumeInterval
 from medseg.images.formats import SUFFIXES, stem_of
 from medseg.review.case import Finding
 from medseg.run_record import RunRecord
@@ -32,6 +33,8 @@ class Run:
     model: Path | None = None
     uncertain: dict[str, CaseUncertainty] = field(default_factory=dict)
     remarks: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    rate: float | None = None
+    """At which intervals are guaranteed, where the model was calibrated."""
 
     @cached_property
     def files(self) -> dict[str, Path]:
@@ -54,7 +57,22 @@ class Run:
             return None
         maps = {one.name.removesuffix(".nii.gz"): one for one in (self.folder / "uncertainty" / case).glob("*.nii.gz")}
         maps = {name: one for name, one in maps.items() if not name.startswith("contours_")}
-        return Finding(self.name, path, self.table, maps, self.uncertain.get(case), remarks=self.remarks.get(case, ()))
+        doubt, remarks = self.uncertain.get(case), self.remarks.get(case, ())
+        if doubt is not None and doubt.warning is not None:
+            remarks = (doubt.warning, *remarks)
+        return Finding(self.name, path, self.table, maps, doubt, self._intervals(doubt), remarks)
+
+    def _intervals(self, doubt: CaseUncertainty | None) -> dict[str, VolumeInterval]:
+        """Of the structures for which something is guaranteed."""
+        if doubt is None or self.rate is None:
+            return {}
+        return {
+            one.estimate.name: VolumeInterval(low_ml=bound.volume_low_ml, high_ml=bound.volume_high_ml, rate=self.rate)
+            for one in doubt.structures
+            if (bound := one.guaranteed) is not None
+            and bound.volume_low_ml is not None
+            and bound.volume_high_ml is not None
+        }
 
 
 def is_run(folder: Path) -> bool:
@@ -67,14 +85,15 @@ def read_run(folder: Path, name: str) -> Run:
     if not (folder / _LABELS).is_file():
         raise DatasetError(f"{folder} holds no labels.yaml, so nothing says what its labels are called. Write one.")
     table = LabelTable.load(folder / _LABELS)
-    uncertain: dict[str, CaseUncertainty] = {}
-    if (folder / _UNCERTAINTY).is_file():
-        uncertain = {one.case: one for one in UncertaintySummary.load(folder / _UNCERTAINTY).cases}
+    summary = UncertaintySummary.load(folder / _UNCERTAINTY) if (folder / _UNCERTAINTY).is_file() else None
+    uncertain = {one.case: one for one in summary.cases} if summary is not None else {}
+    rate = summary.rate if summary is not None else None
     if not (folder / _RECORD).is_file():
-        return Run(name, folder, table, uncertain=uncertain)
+        return Run(name, folder, table, uncertain=uncertain, rate=rate)
     facts = RunRecord.load(folder / _RECORD).facts
     remarks = {case: tuple(one.get("remarks", ())) for case, one in facts.get("cases", {}).items()}
-    return Run(name, folder, table, _path(facts.get("input")), _path(facts.get("model_folder")), uncertain, remarks)
+    images, model = _path(facts.get("input")), _path(facts.get("model_folder"))
+    return Run(name, folder, table, images, model, uncertain, remarks, rate)
 
 
 def _is_picture(path: Path) -> bool:

@@ -1,6 +1,7 @@
 """The worklist: Cases in the order in which somebody should look at them, filtered by words and by status.
 
-Knows nothing of pages. The most urgent come first: by how unsure the model was, then those that nobody has asked about.
+Knows nothing of pages. Images unlike those that the model has learned from come first, then the most urgent by how
+unsure it was, then those that nobody has asked about.
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ def worklist(
     return sorted(found, key=_doubt)
 
 
-def _doubt(row: Row) -> tuple[bool, float, bool, str]:
-    """Those that a model has segmented, but nobody has asked how surely, come before those without anything."""
-    return row.urgency is None, -(row.urgency or 0.0), not row.case.findings, row.case.name
+def _doubt(row: Row) -> tuple[bool, bool, float, bool, str]:
+    """Unusual images first; what a model has segmented, but nobody has asked how surely, before what has nothing."""
+    return not row.case.is_unusual, row.urgency is None, -(row.urgency or 0.0), not row.case.findings, row.case.name
 
 
 def neighbour(rows: Sequence[Row], name: str, step: int) -> str:

@@ -88,3 +88,37 @@ def test_a_case_that_is_not_there_is_a_sentence_whatever_its_name(tmp_path: Path
     for name in ("../patient", "patient/../patient", "", "patient\0"):
         with pytest.raises(DatasetError, match="no case"):
             source.case(name)
+
+
+def test_an_unusual_image_stands_first_with_its_warning_and_a_guarantee_with_its_rate(tmp_path: Path) -> None:
+    from medseg.review.worklist import worklist
+    from medseg.uncertainty.summary import (
+        CaseUncertainty,
+        Guaranteed,
+        StructureEstimate,
+        StructureUncertainty,
+        UncertaintySummary,
+    )
+
+    for name in ("a", "b"):
+        write_patient(tmp_path / "in", patient(), name)
+    folder = tmp_path / "in" / "labels"
+    TABLE.save(folder / "labels.yaml")
+    estimate = StructureEstimate(
+        name="ball", prediction_ml=1, expected_ml=1, low_ml=0.1, high_ml=2, presence=1, expected_dice=0.8
+    )
+    bound = Guaranteed(volume_low_ml=0.5, volume_high_ml=1.5, dice_low=None)
+    structure = StructureUncertainty(estimate=estimate, guaranteed=bound)
+    doubts = [
+        CaseUncertainty(case="a", review_score=0.9, structures=(structure,)),
+        CaseUncertainty(case="b", review_score=0.1, structures=(structure,), warning="Unlike the training images."),
+    ]
+    UncertaintySummary(source="tta", is_calibrated=True, rate=0.9, assumption="x", cases=tuple(doubts)).save(
+        folder / "uncertainty.json"
+    )
+    source = open_source(SourceSettings(input=tmp_path / "in", predictions=(folder,)))
+    rows = worklist(source.cases, {})
+    assert [row.case.name for row in rows] == ["b", "a"]
+    (finding,) = rows[0].case.findings
+    assert finding.remarks == ("Unlike the training images.",)
+    assert finding.intervals["ball"].rate == 0.9
