@@ -32,7 +32,7 @@ def answer(site: Site, request: Request) -> Answer:
     if "train" in site.policy.actions and len(training) < site.policy.min_count:
         raise SiteError("too-few-cases")
     run.prepare()
-    plan.save(run.folder / "plan.yaml")
+    run.keep_plan()
     return Answer(
         {
             "cases": len(training),

@@ -88,6 +88,14 @@ class SiteRun:
         """(cases to train on, cases held out)."""
         return training_and_held_out(self.site, self.dataset)
 
+    def keep_plan(self) -> None:
+        """Note the Plan; what was remembered of a run of this name under another one is forgotten."""
+        path = self.folder / "plan.yaml"
+        if path.is_file() and Plan.load(path).content_hash() != self.plan.content_hash():
+            for old in (*self._files("state", ".safetensors"), *self._files("reply", ".bin")):
+                old.unlink(missing_ok=True)
+        self.plan.save(path)
+
     def prepare(self) -> None:
         """Prepare every case that is not yet. Raises DatasetError."""
         training, held_out = self.split

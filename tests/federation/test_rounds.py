@@ -1,5 +1,9 @@
 """Rounds end whole, pause, or say who was missing; killed at any phase they end in the same bytes."""
 
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -237,3 +241,47 @@ def test_a_site_with_other_labels_is_named_with_its_code(sites: list[Site], tmp_
 
     with pytest.raises(SiteError, match=r"east \(other-labels\)"):
         begin_run(InProcess(sites), tmp_path / "R", "run", tiny_plan(), table_named("ball", "cube"), ["east"])
+
+
+_COORDINATOR = """
+import sys
+from pathlib import Path
+from medseg.federation.in_process import InProcess
+from medseg.federation.policy import SitePolicy
+from medseg.federation.rounds import run_rounds
+from medseg.federation.site import Site
+folder, names = Path(sys.argv[1]), sys.argv[2:]
+policy = SitePolicy(min_count=1)
+pairs = [name.split("=") for name in names]
+sites = [Site(name, Path(dataset), folder / "sites" / name, policy, "cpu") for name, dataset in pairs]
+run_rounds(InProcess(sites), folder / "R")
+"""
+
+
+@pytest.mark.slow
+def test_a_coordinator_killed_by_the_system_goes_on_to_the_same_bytes(hospitals, tmp_path: Path) -> None:
+    from .conftest import NAMES, make_site
+
+    ends = []
+    for kind in ("undisturbed", "killed"):
+        folder = tmp_path / kind
+        own = [make_site(name, hospitals[name], folder / "sites" / name) for name in NAMES]
+        begun(InProcess(own), folder / "R", "fedavgm", rounds=12, policy=RoundPolicy(deadline=60, grace=0, retries=0))
+        if kind == "killed":
+            words = [
+                sys.executable,
+                "-c",
+                _COORDINATOR,
+                str(folder),
+                *(f"{n}={hospitals[n] / 'dataset.yaml'}" for n in NAMES),
+            ]
+            process = subprocess.Popen(words)
+            until = time.monotonic() + 120
+            while RunState.found(folder / "R")[0].round < 3 and time.monotonic() < until:
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            assert 3 <= RunState.found(folder / "R")[0].round < 12
+        assert run_rounds(InProcess(own), folder / "R").status == "completed"
+        ends.append(hash_arrays(final_weights(folder / "R")))
+    assert ends[0] == ends[1]

@@ -189,3 +189,15 @@ def test_the_recipes_of_two_sites_draw_other_patches(sites: list[Site], tmp_path
     seeds = {SiteRun.begun(site, asked).recipe(state.settings).training.seed for site in sites}
     assert len(seeds) == len(NAMES)
     assert tiny_recipe().training.seed not in seeds
+
+
+def test_a_run_of_the_same_name_under_another_plan_begins_anew(sites: list[Site], tmp_path: Path) -> None:
+    transport = InProcess(sites[:1])
+    begun(transport, tmp_path / "R", "personalised", rounds=1)
+    run_rounds(transport, tmp_path / "R")
+    folder = sites[0].folder / "runs" / "run"
+    assert [*folder.glob("state_*")] and [*folder.glob("reply_*")]
+    prepare_sites(transport, ["east"], "run", tiny_plan(), TABLE, 1)
+    assert [*folder.glob("state_*")]  # the same plan: what stays at the site is kept
+    prepare_sites(transport, ["east"], "run", tiny_plan(batch_size=1), TABLE, 1)
+    assert not [*folder.glob("state_*"), *folder.glob("reply_*")]
