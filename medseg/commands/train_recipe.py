@@ -135,7 +135,9 @@ def _settle_class_weights(job: TrainJob) -> ClassWeights | None:
 
 def _require_cycles(training: TrainingPlan, iterations: int | None) -> None:
     """Several snapshots need a fixed length that is long enough."""
-    if training.snapshots > 1 and training.early_stop:
+    if training.snapshots == 1:
+        return
+    if training.early_stop:
         raise SettingsError("snapshots= lays out a training beforehand, so it can't end early. Leave early_stop= out.")
     if iterations and iterations < 2 * training.snapshots:
         raise SettingsError(f"{training.snapshots} snapshots need more than {iterations} iterations.")
