@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 from medseg.commands.console import Bar, say
+from medseg.commands.federated_protection import show_certificate
 from medseg.errors import CheckpointError, MedsegError
 from medseg.federation.conduct import RunOrder, RunResult, order_file, result_file
 from medseg.federation.federation_file import Federation, Place
@@ -76,8 +77,7 @@ def _verdict(place: Place, name: str, status: RunStatus) -> int:
         say("Some site was missing in some round, as the run's policy allows; run.json says which and when.")
     say(f"{result.rounds} rounds done. Weights {result.weights}.")
     say(f"Carried: {status.bytes_sent / 1e6:.1f} MB to the sites, {status.bytes_received / 1e6:.1f} MB from them.")
-    if (folder / "privacy.md").is_file():
-        say(f"What the run promises its patients, and what not: {folder / 'privacy.md'}")
+    show_certificate(folder)
     if result.model:
         say(f"Model: {folder} (model={folder} in every command)")
     return 0

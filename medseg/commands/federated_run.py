@@ -8,12 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
-from pydantic import Field, PositiveInt
+from pydantic import Field, PositiveFloat, PositiveInt
 
 from medseg.cases.labels import LabelTable
 from medseg.commands.console import say
+from medseg.commands.federated_protection import ProtectionWords
 from medseg.errors import SettingsError
+from medseg.federation.compression import Compression
 from medseg.federation.offline import require_flower
 from medseg.federation.run_settings import RunSettings
 from medseg.federation.strategies import StrategyName, require_enough, settings_for
@@ -23,7 +26,7 @@ from medseg.planning.presets import load_preset
 from medseg.settings import Seconds, build
 
 
-class FederatedRunSettings(RunSettings):
+class FederatedRunSettings(ProtectionWords):
     """Settings of ``medseg federated run``."""
 
     folder: Path
@@ -44,6 +47,20 @@ class FederatedRunSettings(RunSettings):
     """Which sites take part; by default all."""
     strategy: StrategyName = "fedavg"
     """How what the sites send becomes one network."""
+    rounds: PositiveInt = 5
+    """Exchanges of weights."""
+    steps: PositiveInt = 20
+    """Iterations that each site trains in a round."""
+    proximal_mu: float = Field(default=0.0, ge=0)
+    """How strongly a site is held near the common model; strategy=fedprox has its own default."""
+    keep_local: str = ""
+    """What stays at its site; norm, head, or a regular expression over names; strategy=personalised has its default."""
+    compression: Compression = "none"
+    """How changes are made smaller for the way: none, fp16, or int8 with error feedback."""
+    server_rate: PositiveFloat = 1.0
+    """Factor on the joined change; strategies fedavgm and fedadam have their own default."""
+    weighting: Literal["cases", "uniform"] = "cases"
+    """Sites count by their number of cases, or all alike."""
     min_sites: PositiveInt | None = None
     """Sites without which no round is done; by default all of them."""
     allow_missing: bool = False
@@ -114,4 +131,13 @@ def _given(settings: FederatedRunSettings) -> tuple[Plan | None, LabelTable]:
 
 def _shared(settings: FederatedRunSettings) -> RunSettings:
     """What travels with every message."""
-    return RunSettings(**{name: getattr(settings, name) for name in RunSettings.model_fields})
+    return RunSettings(
+        rounds=settings.rounds,
+        steps=settings.steps,
+        proximal_mu=settings.proximal_mu,
+        keep_local=settings.keep_local,
+        compression=settings.compression,
+        server_rate=settings.server_rate,
+        weighting=settings.weighting,
+        **settings.protection(),
+    )

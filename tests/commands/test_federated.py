@@ -46,6 +46,7 @@ def place(made: Path, tmp_path: Path) -> Place:
         ("run folder={0} plan={0}/W strategy=fedsgd", "strategy"),
         ("run folder={0} plan={0}/W strategy=median", "at least"),
         ("run folder={0} plan={0}/W secure_aggregation=true", "at least 3 sites"),
+        ("run folder={0} plan={0}/W privacy=client strategy=median", "at least"),
         ("resume folder={0} name=other", "no run 'other'"),
         ("join site={0}/sites/north/site.toml", "no dataset"),
         ("status", "folder=DIR on the coordinator"),
