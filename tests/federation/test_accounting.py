@@ -3,6 +3,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 from scipy.special import logsumexp
 
 from medseg.errors import SettingsError
@@ -15,6 +16,7 @@ from medseg.federation.privacy.accounting import (
     largest_delta,
     noise_for,
 )
+from medseg.federation.privacy.settings import PrivacySettings
 
 DELTA = 1e-3
 
@@ -117,6 +119,20 @@ def test_the_noise_for_a_target_meets_it_and_hardly_more(epsilon):
 def test_a_target_that_no_noise_meets_is_named():
     with pytest.raises(SettingsError, match="No noise keeps 50 steps"):
         noise_for(1e-9, 1e-9, 0.25, 50)
+
+
+@pytest.mark.parametrize("sigma", [0.01, 1e6])
+@pytest.mark.parametrize("rate", [1e-4, 0.5, 1.0])
+def test_every_noise_that_is_allowed_has_a_finite_epsilon(sigma, rate):
+    assert math.isfinite(epsilon_rdp([steps(sigma, rate, 1000)], DELTA))
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1e-9, math.nan, math.inf])
+def test_noise_that_is_none_is_refused(sigma):
+    with pytest.raises(ValidationError):
+        steps(sigma, 0.5, 1)
+    with pytest.raises(ValidationError):
+        PrivacySettings(mode="patient", noise_multiplier=sigma)
 
 
 def test_the_exact_gaussian_inverts_itself():

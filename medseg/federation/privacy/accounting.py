@@ -13,8 +13,9 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Annotated
 
-from pydantic import Field, NonNegativeInt, PositiveFloat
+from pydantic import Field, NonNegativeInt
 
 from medseg.documents import Record
 from medseg.errors import SettingsError
@@ -27,12 +28,16 @@ _MOST_MECHANISMS = 3
 """PRV takes seconds for one kind of step and half a minute for fifty."""
 
 
+Noise = Annotated[float, Field(ge=0.01, le=1e6)]
+"""A noise multiplier for which the accountants give a number; less is no noise."""
+
+
 class Mechanism(Record):
     """The same kind of step, so many times."""
 
     sample_rate: float = Field(gt=0, le=1)
     """Probability q with which each record takes part in a step."""
-    noise_multiplier: PositiveFloat
+    noise_multiplier: Noise
     """Standard deviation of the noise in units of the clip bound."""
     steps: NonNegativeInt
 
@@ -51,7 +56,8 @@ def epsilon_rdp(history: Iterable[Mechanism], delta: float) -> float:
     if not accountant.history:
         return 0.0
     with _at_the_end_of_the_orders():
-        return max(float(accountant.get_epsilon(delta, alphas=_ORDERS)), 0.0)
+        epsilon = float(accountant.get_epsilon(delta, alphas=_ORDERS))
+    return math.inf if math.isnan(epsilon) else max(epsilon, 0.0)
 
 
 def epsilon_tight(history: Iterable[Mechanism], delta: float) -> float | None:

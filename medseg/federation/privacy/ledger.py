@@ -70,7 +70,7 @@ class Ledger:
         with self._locked():
             entries = self._read()
             epsilon = epsilon_rdp([*(e.charge.mechanism for e in entries), charge.mechanism], delta)
-            if epsilon > budget:
+            if not epsilon <= budget:  # whatever is no number is too much as well
                 raise SiteError("privacy-budget-spent")
             entry = Entry(
                 number=len(entries) + 1,

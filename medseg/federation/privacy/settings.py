@@ -11,6 +11,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from medseg.documents import Record
+from medseg.federation.privacy.accounting import Noise
 
 PrivacyMode = Literal["none", "patient", "client", "secure_patient"]
 Trainable = Literal["all", "decoder", "norm_head"]
@@ -30,7 +31,7 @@ class PrivacySettings(Record):
     patient, with one noise for all hospitals together, under secure aggregation."""
     epsilon: PositiveFloat = 8.0
     """What the whole run may cost, from which the noise follows."""
-    noise_multiplier: PositiveFloat | None = None
+    noise_multiplier: Noise | None = None
     """Standard deviation of the noise over the clip bound; by default it follows from epsilon."""
     clip: PositiveFloat = 1.0
     """Longest gradient of one patient, or longest change of one hospital in mode client."""

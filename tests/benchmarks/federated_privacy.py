@@ -1,0 +1,249 @@
+"""What patient-level privacy costs in Dice, and what it takes from an attacker, on the real hippocampus images.
+
+Run from the project's folder, with the images of the Medical Segmentation Decathlon's Task04 in ``data=DIR``:
+``python tests/benchmarks/federated_privacy.py data=/data/hippocampus output=federated_privacy_results``. Four sites of
+unequal size; 40 further cases are public: the plan, the network's first weights and their training come from them, so
+nothing outside of epsilon touches a private image. For every seed (other cases at each site) the sites train on from
+these weights without privacy and with each epsilon, all of the network or its norms and head; the table has Dice of
+held-out cases, mean and spread over seeds, epsilon by both accountants, and the AUC with which losses tell members from
+others. It writes ``results.json`` and ``results.md``. Words: ``seeds=3``, ``rounds=4``, ``steps=6``, ``public=80``
+(iterations on public cases), ``epsilon=4,8,16``, ``rate=0.25``, ``learning_rate=0.005``, ``processes=2``, ``scale=1``
+(share of the sites' cases; less for a trial).
+"""
+
+import json
+import multiprocessing
+import os
+import sys
+import tempfile
+import time
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+WORDS = {
+    "data": "",
+    "output": "federated_privacy_results",
+    "seeds": "3",
+    "rounds": "4",
+    "steps": "6",
+    "public": "80",
+    "epsilon": "4,8,16",
+    "rate": "0.25",
+    "learning_rate": "0.005",
+    "processes": "2",
+    "scale": "1",
+}
+SITES = {"north": (50, 6), "east": (35, 6), "south": (25, 6), "west": (18, 6)}
+"""Cases for training and for testing."""
+PUBLIC = 40
+
+
+def dealt(dataset, words: dict[str, str], folder: Path, seed: int) -> dict[str, Path]:
+    """The dataset.yaml of every site, and of the public cases."""
+    from medseg.federation.hospitals import save_split
+
+    order, found = [dataset.cases[i] for i in np.random.default_rng(seed).permutation(len(dataset.cases))], {}
+    for site, (trained, tested) in {**SITES, "public": (PUBLIC, 0)}.items():
+        count = max(round(trained * float(words["scale"])), 6)
+        own, order = order[: count + tested], order[count + tested :]
+        cases = tuple(replace(case, split="training" if i < count else "test") for i, case in enumerate(own))
+        found[site] = folder / "data" / site / "dataset.yaml"
+        save_split(replace(dataset, name=site, cases=cases, test=(), unlabelled=()), found[site])
+    return found
+
+
+def plan_of(dataset, rate: float, seed: int):
+    """A network of 7,000 parameters on patches of 32x40x32 at 1 mm, as ``plans/federated_dp.yaml`` has it."""
+    from medseg.planning.plan import (
+        AugmentationPlan,
+        ChannelPlan,
+        ConfigurationPlan,
+        Machine,
+        NetworkPlan,
+        OptimizerPlan,
+        Plan,
+        TrainingPlan,
+    )
+
+    network = NetworkPlan(
+        name="light",
+        features=(8, 16, 32),
+        strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
+        kernels=((3, 3, 3),) * 3,
+        encoder_convolutions=(1, 2, 2),
+        decoder_convolutions=(1, 1),
+        deep_supervision=False,
+    )
+    configuration = ConfigurationPlan(
+        dimensions=3,
+        spacing=(1.0, 1.0, 1.0),
+        median_shape=(36, 50, 35),
+        patch_size=(32, 40, 32),
+        batch_size=4,
+        batch_dice=False,
+        network=network,
+    )
+    off = {name: False for name, field in AugmentationPlan.model_fields.items() if field.annotation is bool}
+    return Plan(
+        dataset=dataset.name,
+        preset="federated_dp",
+        orientation="canonical",
+        axis_order=(0, 1, 2),
+        channels=(ChannelPlan(name=dataset.channels[0], normalisation="zscore"),),
+        machine=Machine(device="cpu"),
+        configurations={"3d_fullres": configuration},
+        default_configuration="3d_fullres",
+        training=TrainingPlan(
+            seed=seed,
+            mirror_axes=(),
+            augmentation=AugmentationPlan(**off),
+            optimizer=OptimizerPlan(name="adamw", learning_rate=rate, weight_decay=0.0),
+        ),
+        fingerprint="none",
+    )
+
+
+def arms_of(words: dict[str, str]) -> dict[str, dict]:
+    """Settings of privacy by the name of the arm."""
+    common = {"sample_rate": float(words["rate"]), "patches": 2}
+    arms: dict[str, dict] = {"no privacy": {}}
+    for trained in ("all", "norm_head"):
+        for epsilon in words["epsilon"].split(","):
+            arms[f"epsilon {epsilon}, {trained}"] = {
+                "mode": "patient",
+                "epsilon": float(epsilon),
+                "trained": trained,
+                **common,
+            }
+    return arms
+
+
+def one_seed(words: dict[str, str], place: str, seed: int) -> tuple[list[dict], float]:
+    """A row of plain data for each arm, and the processor seconds the seed took."""
+    import torch
+
+    from medseg.cases.formats import read_dataset
+    from medseg.federation.comparison import cells_of
+    from medseg.federation.coordinator import begin_run, evaluate_at, final_weights
+    from medseg.federation.in_process import InProcess
+    from medseg.federation.leakage import attack_run
+    from medseg.federation.policy import SitePolicy
+    from medseg.federation.privacy.certificate import Certificate
+    from medseg.federation.privacy.settings import PrivacySettings
+    from medseg.federation.rounds import run_rounds
+    from medseg.federation.run_settings import RunSettings
+    from medseg.federation.site import Site
+
+    torch.set_num_threads(1)
+    started, folder = time.process_time(), Path(place) / f"seed-{seed}"
+    dataset = read_dataset(Path(words["data"]))
+    datasets = dealt(dataset, words, folder, seed)
+    policy = SitePolicy(epsilon_budget=1000.0)  # every arm is a run on the same patients
+    sites = {name: Site(name, path, folder / "sites" / name, policy, "cpu") for name, path in datasets.items()}
+    training, names = [sites[name] for name in SITES], list(SITES)
+
+    def trained(arm: str, where: list, settings, rate: float, weights=None):
+        transport, run = InProcess(where), arm.replace(" ", "-").replace(",", "")
+        plan = plan_of(dataset, rate, seed)
+        begin_run(
+            transport,
+            folder / run,
+            run,
+            plan,
+            dataset.labels,
+            [s.name for s in where],
+            "fedavg",
+            settings,
+            None,
+            weights,
+        )
+        state = run_rounds(transport, folder / run)
+        assert state.status == "completed", state.reason
+        return folder / run, state
+
+    def scored(arm: str, place: Path, state) -> dict:
+        cells = cells_of(evaluate_at(InProcess(training), names, state, [final_weights(place)], 1e6))
+        told = place / "privacy.json"
+        certificate = Certificate.load(told) if told.is_file() else None
+        attack = attack_run(training, place)
+        return {
+            "arm": arm,
+            "dice": {name: cell.dice for name, cell in cells.items()},
+            "auc": attack.auc,
+            "epsilon_rdp": certificate and certificate.epsilon,
+            "epsilon_tight": certificate and certificate.epsilon_tight,
+            "noise": certificate and certificate.sites[0].account.mechanism.noise_multiplier,
+        }
+
+    rounds, steps, rate = int(words["rounds"]), int(words["steps"]), float(words["learning_rate"])
+    begun, _ = trained("public", [sites["public"]], RunSettings(rounds=1, steps=int(words["public"])), 0.02)
+    start, rows = final_weights(begun), []
+    for arm, privacy in arms_of(words).items():
+        settings = RunSettings(rounds=rounds, steps=steps, privacy=PrivacySettings(**privacy))
+        rows.append(scored(arm, *trained(arm, training, settings, rate, start)))
+        if arm == "no privacy":  # the sites have the plan by now, and can score what they were given
+            cells = cells_of(evaluate_at(InProcess(training), names, _state(folder / "no-privacy"), [start], 1e6))
+            rows.insert(0, {"arm": "public start", "dice": {n: c.dice for n, c in cells.items()}})
+    return rows, time.process_time() - started
+
+
+def _state(folder: Path):
+    from medseg.federation.run_state import RunState
+
+    return RunState.found(folder)[0]
+
+
+def as_markdown(words: dict[str, str], found: list[list[dict]], seconds: list[float]) -> str:
+    """The table with what it is of."""
+    cases = ", ".join(f"{s} {max(round(n * float(words['scale'])), 6)}+{t}" for s, (n, t) in SITES.items())
+    lines = [
+        "# What privacy costs: hippocampus in four hospitals",
+        "",
+        f"Mean over sites of the Dice of held-out cases, mean ± standard deviation of {len(found)} seed(s); "
+        f"{words['rounds']} rounds of {words['steps']} steps from weights trained on {PUBLIC} public cases. Cases to "
+        f"train + to test: {cases}. AUC: how well the loss tells members from others, 0.5 is chance.",
+        f"Processor seconds for each seed: {', '.join(f'{one:.0f}' for one in seconds)}.",
+        "Made by: python tests/benchmarks/federated_privacy.py "
+        + " ".join(f"{k}={v}" for k, v in words.items() if k != "data"),
+        "",
+        "| arm | Dice | worst site | epsilon RDP | epsilon tight | noise multiplier | AUC |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for same in zip(*found, strict=True):
+        dice = [np.mean(list(row["dice"].values())) for row in same]
+        worst = [min(row["dice"].values()) for row in same]
+        numbers = [
+            _spread([row.get(key) for row in same], digits)
+            for key, digits in (("epsilon_rdp", 2), ("epsilon_tight", 2), ("noise", 2), ("auc", 3))
+        ]
+        lines.append("| " + " | ".join([same[0]["arm"], _spread(dice, 3), _spread(worst, 3), *numbers]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def _spread(values: list, digits: int) -> str:
+    if any(value is None for value in values):
+        return "-"
+    more = f" ± {np.std(values, ddof=1):.{digits}f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.{digits}f}{more}"
+
+
+def benchmark(arguments: list[str]) -> None:
+    words = WORDS | dict(argument.split("=", 1) for argument in arguments)
+    output = Path(words["output"])
+    output.mkdir(parents=True, exist_ok=True)
+    os.environ["OMP_NUM_THREADS"] = "1"  # each seed is a process of one thread
+    with tempfile.TemporaryDirectory(prefix="medseg-federated-privacy-") as place:
+        seeds = range(1, int(words["seeds"]) + 1)
+        with ProcessPoolExecutor(int(words["processes"]), multiprocessing.get_context("spawn")) as workers:
+            results = list(workers.map(one_seed, [words] * len(seeds), [place] * len(seeds), seeds))
+    found, seconds = [rows for rows, _ in results], [spent for _, spent in results]
+    (output / "results.json").write_text(json.dumps({"words": words, "seconds": seconds, "seeds": found}, indent=1))
+    (output / "results.md").write_text(as_markdown(words, found, seconds))
+    print((output / "results.md").read_text())
+
+
+if __name__ == "__main__":
+    benchmark(sys.argv[1:])
