@@ -12,20 +12,24 @@ from urllib.parse import unquote
 import numpy as np
 import session
 import streamlit as st
-from serving import LIBRARY
+from opened import refresh, source
+from serving import DRAWING, LIBRARY
 from texts import section, text
 
 from medseg.access.gate import NOBODY, USER_HEADER
 from medseg.access.shelf import shelf
 from medseg.arrays import Triple
+from medseg.errors import MedsegError
 from medseg.review.cache import OpenCase
 from medseg.review.case import Finding
+from medseg.review.corrections import Corrections
+from medseg.review.drawing import can_draw, read_drawing
 from medseg.review.overlays import HEAT, colors_by_index
 from medseg.review.view import View
 
 _ASSETS = Path(__file__).resolve().parent / "assets"
 _KEY, _HEIGHT = "interactive", 640
-_SEEN, _REASON = "medseg_interactive_place", "medseg_interactive_reason"
+_SEEN, _REASON, _ALL = "medseg_interactive_place", "medseg_interactive_reason", "medseg_interactive_all"
 _REASONS = ("no_webgl", "software", "no_library")
 """Of the browser as a whole; anything else is said of one Case."""
 
@@ -48,6 +52,8 @@ def first_kind() -> str:
 
 def interactive_view(one: OpenCase, view: View) -> str | None:
     """Draw the Case as ``view`` says. Returns None, or one sentence that says why the slices are shown instead."""
+    if st.session_state.pop(_ALL, False):
+        st.rerun()  # the whole page, of which this is a part
     if not LIBRARY.is_file():
         return text("interactive.no_library")
     reason = st.session_state.get(_REASON, {}).get(one.case.name) or st.session_state.get(_REASON, {}).get("")
@@ -60,7 +66,7 @@ def interactive_view(one: OpenCase, view: View) -> str | None:
         on_place_change=lambda: _moved(one),
         on_window_change=lambda: None,
         on_unavailable_change=lambda: _refused(one),
-        on_drawing_change=lambda: None,
+        on_drawing_change=lambda: _drawn(one, view),
     )
     return None
 
@@ -78,7 +84,7 @@ def described(one: OpenCase, view: View) -> dict[str, Any]:
         "place": _place(one, view),
         "orientation_known": one.record.orientation_known,
         "heat": _heat_colors(),
-        "pen": None,
+        "pen": _pen(one, view),
         "unit": "",
         "height": _HEIGHT,
         "texts": section("canvas"),
@@ -144,6 +150,31 @@ def _moved(one: OpenCase) -> None:
         voxel = voxel_at(one, place["mm"])
         st.session_state[_SEEN] = voxel
         session.go_to(voxel)
+
+
+def _pen(one: OpenCase, view: View) -> dict[str, Any] | None:
+    """What can be drawn with: the finding's structures, where the browser has every voxel."""
+    finding = view.finding
+    if finding is None or not can_draw(one, finding):
+        return None
+    return {"url": _url(one.viewer_labels(finding)), "colors": _colors(finding, view), "send": DRAWING}
+
+
+def _drawn(one: OpenCase, view: View) -> None:
+    """A drawing has arrived: it becomes a correction, or the page says why not."""
+    packed = shelf().take(user(), str(_state().get("drawing")))
+    if packed is None or view.finding is None:
+        return
+    st.session_state[_ALL] = True
+    try:
+        labels = read_drawing(packed, one, view.finding)
+        corrections = Corrections(source().corrections / one.case.name, one)
+        corrections.add(labels, view.finding, text("interactive.drawn"), session.reviewer())
+    except (MedsegError, OSError) as error:
+        st.session_state["medseg_told"] = str(error)
+        return
+    refresh()
+    st.session_state.pop(f"finding_{one.case.name}", None)
 
 
 def _refused(one: OpenCase) -> None:

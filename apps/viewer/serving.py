@@ -23,6 +23,7 @@ from medseg.review.niivue import FILE
 from medseg.review.sources import SourceSettings, state_of
 from medseg.settings import build, read_words, setting_names
 
+DRAWING = "/drawing"
 LIBRARY = Path(__file__).resolve().parent / "assets" / FILE
 
 
@@ -85,7 +86,7 @@ def routes(audit: AuditLog) -> list[Route]:
     return [
         Route(f"/{FILE}", library),
         Route("/volume/{name}/volume.nii.gz", volume),
-        Route("/drawing", drawing, methods=["POST"]),
+        Route(DRAWING, drawing, methods=["POST"]),
     ]
 
 
