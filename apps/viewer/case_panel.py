@@ -61,8 +61,11 @@ def _show(one: OpenCase, panel: Panel, kind: str, explained: Explained | None, c
     if comparison.difference is not None:
         view = replace(view, difference=replace(comparison.difference, opacity=view.opacity))
     if kind == "interactive":
-        reason = interactive_view(one, view)
+        compares = comparison.difference is not None or comparison.beside
+        reason = text("interactive.compares") if compares else interactive_view(one, view)
         if reason is None:
+            if view.heat is not None:
+                _legend(view.heat)
             return
         st.info(plain(reason))
     try:

@@ -115,9 +115,10 @@ def status(page):
 
 
 def in_the_picture(seen):
-    """The part of a screenshot of the canvas that the image fills."""
-    filled = np.nonzero((seen > 0.2).mean(axis=0) > 0.5)[0]
-    return seen[:, filled.min() : filled.max() + 1]
+    """The part of a screenshot that the image fills."""
+    rows = (seen > 0.2).mean(axis=1) > 0.5
+    columns = np.nonzero((seen[rows] > 0.2).mean(axis=0) > 0.5)[0]
+    return seen[rows, columns.min() : columns.max() + 1]
 
 
 @needs_chromium
@@ -134,7 +135,7 @@ def test_in_the_slice_view_the_patients_right_is_on_the_left(page, kept):
     for structure in ("ball", "box", "Crosshair"):
         switch(page, structure)
     page.screenshot(path=kept / "slices.png")
-    seen = grey(page.locator("figure img").first.screenshot())
+    seen = in_the_picture(grey(page.locator("figure img").first.screenshot()))
     assert column_of(seen > 0.85) < 0.4
     assert column_of(seen < 0.35) > 0.6
 
@@ -179,6 +180,7 @@ def test_a_reader_scrolls_toggles_fades_and_asks_for_doubt_in_the_interactive_vi
     page.locator(".medseg[data-state=ready]").wait_for()
     page.wait_for_timeout(1000)
     assert len(volumes) == 3
+    assert "entropy" in status(page)
     page.screenshot(path=kept / "interactive_entropy.png")
     page.get_by_role("button", name="3D", exact=True).click()
     page.wait_for_timeout(1500)

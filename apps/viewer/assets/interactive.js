@@ -159,6 +159,7 @@ class View {
       }
       nv.opts.atlasOutline = data.outline ? 1 : 0;
       nv.updateGLVolume();
+      nv.createOnLocationChange(); // the line below names what is shown now
       this.shown = looks;
     }
     nv.opts.crosshairWidth = data.cross ? 0.3 : 0;
@@ -198,6 +199,8 @@ class View {
     const shown = intensity === undefined ? "" : `${Number(intensity.toPrecision(5))} ${this.data.unit}`.trim();
     const point = mm.map((value) => value.toFixed(1)).join(" / ");
     this.status.textContent = [`${point} mm`, shown, ...names].filter(Boolean).join("   ");
+    if (point === this.told) return;
+    this.told = point;
     this.tellPlace({ mm, voxel });
   }
 
