@@ -5,13 +5,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from medseg.commands.console import say, table
 from medseg.errors import MedsegError, SettingsError
 from medseg.federation.offline import require_flower
+from medseg.paths import shipped
 from medseg.settings import Settings, build
 
 if TYPE_CHECKING:
@@ -88,6 +90,7 @@ def _show_site(path: Path) -> int:
     answered = [entry for entry in entries if entry["what"] == ANSWERED]
     rows = [
         ["answers", f"{len(answered)}, {sum(bool(entry['error']) for entry in answered)} of them errors"],
+        ["apps approved", _approved(site_file.apps)],
         ["apps refused", str(sum(entry["what"] == REFUSED for entry in entries))],
         ["left the site", f"{used.bytes / 1e6:.1f} MB of {policy.max_gigabytes * 1e3:.0f} MB allowed"],
         ["worked", f"{used.seconds / 3600:.2f} h of {policy.max_hours:g} h allowed"],
@@ -97,6 +100,17 @@ def _show_site(path: Path) -> int:
     table(f"Site {site_file.name}", ["what", ""], rows)
     table("Last answers", ["at", "run", "action", "round", "bytes", "error"], [_answer_row(e) for e in answered[-10:]])
     return _show_log(site_file.audit())
+
+
+def _approved(apps: Sequence[str]) -> str:
+    """How many, and whether the app of the medseg that is installed here is one of them."""
+    from medseg.federation.flower.control import build_app
+
+    own = hashlib.sha256(build_app(shipped("federated"))).hexdigest()
+    known = (
+        "that of the medseg installed here is" if own in apps else f"that of the medseg installed here, {own}, is not"
+    )
+    return f"{len(apps)}; {known} among them"
 
 
 def _answer_row(entry: Mapping[str, object]) -> list[str]:

@@ -108,9 +108,10 @@ _JOIN = """\
 # Site '{name}' of a federation
 
 1. Read `site.toml` and write into it where your dataset lies; it decides what may be asked of you and what may leave.
-2. Read the app whose SHA-256 `site.toml` approves: two short files, `medseg/shipped/federated` in the package.
-3. `chmod 600 node.key` (if you made the key yourself: put it here under that name).
-4. `python3 -m venv /opt/medseg && /opt/medseg/bin/pip install "medseg[federated]"`
+2. `python3 -m venv /opt/medseg && /opt/medseg/bin/pip install "medseg[federated]"`
+3. Read the app whose SHA-256 `site.toml` approves, two short files in `medseg/shipped/federated` of the package;
+   `medseg federated status site=site.toml` says whether the number is that of the package you installed.
+4. `chmod 600 node.key` (if you made the key yourself: put it here under that name).
 5. `medseg federated check-site dataset=DIR` shows what is wrong with the data, and the few codes that would be told.
 6. Open outgoing TLS to {coordinator}, and nothing incoming. HTTPS_PROXY is followed.
 7. `medseg federated join site=site.toml` takes part until you stop it; `medseg-site.service` and `compose.yaml` keep it

@@ -114,6 +114,19 @@ def test_a_hospital_that_can_not_reach_its_coordinator_is_told_what_to_check(
     assert "ca.crt" in shown
 
 
+def test_a_hospital_sees_whether_it_approves_the_app_it_can_read(
+    place: Place, capsys: pytest.CaptureFixture[str]
+) -> None:
+    site = place.site("north") / "site.toml"
+    assert main(["federated", "status", f"site={site}"]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "1; that of the medseg installed here, " in shown
+    own = shown.split("installed here, ")[1][:64]
+    site.write_text(site.read_text().replace('apps = ["', f'apps = ["{own}", "'))
+    assert main(["federated", "status", f"site={site}"]) == 0
+    assert "2; that of the medseg installed here is among them" in capsys.readouterr().out
+
+
 def test_a_site_shows_what_was_spent_on_its_patients(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     site = place.site("north")
     charge = Charge(
