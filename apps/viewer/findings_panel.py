@@ -64,9 +64,11 @@ def _structures(finding: Finding) -> tuple[frozenset[str], dict[str, Color]]:
     if len(names) > _SWITCHES:
         shown = st.multiselect(text("findings.structures"), names, default=names, key="structures")
         return frozenset(shown), {}
-    shown, colors = set(), {}
-    for target, default in zip(targets, colors_of(targets), strict=True):
-        swatch, switch = st.columns([1, 7], vertical_alignment="center", gap="small")
+    shown, colors, row = set(), {}, []
+    for number, (target, default) in enumerate(zip(targets, colors_of(targets), strict=True)):
+        if number % 2 == 0:
+            row = st.columns([1, 5, 1, 5], vertical_alignment="center", gap="small")
+        swatch, switch = row[2 * (number % 2) : 2 * (number % 2) + 2]
         label = text("findings.color", structure=target.name)
         picked = swatch.color_picker(label, _hex(default), key=f"color_{target.name}", label_visibility="collapsed")
         colors[target.name] = _color(picked)

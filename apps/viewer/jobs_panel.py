@@ -35,24 +35,27 @@ def queue(place: Source) -> Queue:
 
 
 def show_jobs(place: Source, everything: bool = False) -> None:
-    """What runs and waits; with ``everything`` also what is over. Draws itself again until all is done."""
+    """What runs, waits or has failed; with ``everything`` also what is over. Draws itself again until all is done."""
     known = queue(place)
     if known.finished != st.session_state.get("medseg_finished", 0):
         st.session_state["medseg_finished"] = known.finished
         refresh()
         st.rerun()
-    shown = [job for job in known.jobs if everything or not job.is_over]
     if any(not job.is_over for job in known.jobs):
         _running(known, everything)
     else:
-        _list(known, shown)
+        _list(known, _shown(known, everything))
 
 
 @st.fragment(run_every=_EVERY)
 def _running(known: Queue, everything: bool) -> None:
     if known.finished != st.session_state.get("medseg_finished", 0):
         st.rerun()
-    _list(known, [job for job in known.jobs if everything or not job.is_over])
+    _list(known, _shown(known, everything))
+
+
+def _shown(known: Queue, everything: bool) -> list[Job]:
+    return [job for job in known.jobs if everything or not job.is_over or job.state == "failed"]
 
 
 def _list(known: Queue, jobs: list[Job]) -> None:

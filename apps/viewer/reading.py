@@ -9,7 +9,7 @@ from findings_panel import show_findings
 from jobs_panel import show_jobs
 from opened import log, open_case, source
 from review_form import show_review
-from session import case_name, choose_case, told
+from session import case_name, told
 from texts import plain, text
 from warnings_panel import show_warnings
 from worklist_panel import show_worklist
@@ -20,10 +20,8 @@ rows = show_worklist(place, reviews.last())
 with st.sidebar:
     show_jobs(place)
 if case_name() not in {case.name for case in place.cases}:
-    if not rows:
-        st.info(text("start.empty" if not place.cases else "worklist.none"))
-        st.stop()
-    choose_case(rows[0].case.name)
+    st.info(text("start.empty" if not place.cases else "worklist.none"))
+    st.stop()
 case = place.case(case_name() or "")
 one = open_case(place, case)
 middle, right = st.columns([13, 7], gap="medium")

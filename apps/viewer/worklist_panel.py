@@ -33,6 +33,8 @@ def show_worklist(place: Source, reviews: Mapping[str, Review]) -> list[Row]:
         )
         rows = worklist(place.cases, reviews, search, status, order)
         st.caption(text("worklist.count", shown=len(rows), all=len(place.cases)))
+        if rows and case_name() not in {case.name for case in place.cases}:
+            choose_case(rows[0].case.name)
         _steps(rows)
         _buttons(rows)
         for remark in place.remarks:
