@@ -25,6 +25,7 @@ from medseg.cases.phantoms import PhantomRecipe, load_recipe, make_phantom, writ
 from medseg.files import write_text
 from medseg.images.volume import Volume
 from medseg.inference.bundle import open_model
+from medseg.paths import Workspace
 from medseg.uncertainty.judge import judge_volume
 
 from trials import run
@@ -70,13 +71,8 @@ def recipes(seed: int) -> tuple[PhantomRecipe, PhantomRecipe, PhantomRecipe]:
 def scores_of(seed: int, folder: Path, iterations: int) -> tuple[dict[str, list[float]], float, float]:
     """Scores of usual images and of each kind of unusual ones; share of usual ones above the limit, and as stated."""
     abdomen, contrasted, head = recipes(seed)
-    shutil.rmtree(folder, ignore_errors=True)  # what a killed run has left
-    write_phantoms(abdomen, folder / "data", CASES)
-    workspace = f"workspace={folder / 'W'}"
-    run("plan", f"dataset={folder / 'data'}", workspace, "budget=1min", "folds=2")
-    small = ("network.base_features=8", f"iterations={iterations}", "validate_fold=false", "device=cpu")
-    run("train", workspace, "fold=all", *small)
-    run("calibrate", workspace, "quality=fast")
+    if not Workspace(folder / "W").familiarity.is_file():
+        learn(abdomen, folder, iterations)
     model = open_model(folder / "W")
     networks, random = model.load(), np.random.default_rng(seed)
 
@@ -94,6 +90,17 @@ def scores_of(seed: int, folder: Path, iterations: int) -> tuple[dict[str, list[
         others = [make_phantom(recipe, FIRST_NEW + case)[0] for case in range(NEW)]
         scores[name] = [judged(with_array(one, one.array[:1])).score for one in others]
     return scores, float(np.mean([one.is_unusual for one in verdicts])), verdicts[0].false_alarms
+
+
+def learn(abdomen: PhantomRecipe, folder: Path, iterations: int) -> None:
+    """Train two folds and learn what their held-out Cases are like; what a killed run has left is begun anew."""
+    shutil.rmtree(folder, ignore_errors=True)
+    write_phantoms(abdomen, folder / "data", CASES)
+    workspace = f"workspace={folder / 'W'}"
+    run("plan", f"dataset={folder / 'data'}", workspace, "budget=1min", "folds=2")
+    small = ("network.base_features=8", f"iterations={iterations}", "validate_fold=false", "device=cpu")
+    run("train", workspace, "fold=all", *small)
+    run("calibrate", workspace, "quality=fast")
 
 
 def auroc(usual: list[float], unusual: list[float]) -> float:
