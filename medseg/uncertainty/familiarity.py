@@ -99,7 +99,9 @@ class Judged(Record):
     limit: float
     """Above which an image is called unusual."""
     false_alarms: float
-    """Share of usual images that are called unusual as well."""
+    """Share of usual images that are called unusual as well, on average over sets of held-out Cases."""
+    false_alarms_high: float
+    """What that share is with 95 % confidence at most, given how few held-out Cases there are."""
     cases: int
     """With how many held-out Cases it was compared."""
     reasons: tuple[str, ...]
@@ -117,7 +119,8 @@ class Judged(Record):
         return (
             f"Unlike the {self.cases} held-out cases of the model (score {self.score:.1f}, limit {self.limit:.1f}): "
             f"{'; '.join(self.reasons)}. Its prediction may be wrong without looking so. "
-            f"({100 * self.false_alarms:.2g} % of usual images are called so too.)"
+            f"(About {100 * self.false_alarms:.2g} % of usual images are called so too, at most "
+            f"{100 * self.false_alarms_high:.2g} % by the number of cases.)"
         )
 
 
@@ -186,11 +189,16 @@ def judge_image(
         told = f"the network's features lie {times:.1f} times as far from the usual ones as those of a held-out case"
         reasons = [told, *reasons] if by_features > score else [*reasons, told] if times > 1 else reasons
         score = max(score, by_features)
+    from scipy.stats import beta  # slow to import
+
     place = min(ceil((len(of_held_out) + 1) * (1 - false_alarms)), len(of_held_out))
+    beyond = len(of_held_out) + 1 - place
     return Judged(
         score=score,
         limit=of_held_out[place - 1],
-        false_alarms=max(false_alarms, 1 / (len(of_held_out) + 1)),
+        false_alarms=beyond / (len(of_held_out) + 1),
+        # Of n Cases the share beyond the k-th has the distribution Beta(n + 1 - k, k).
+        false_alarms_high=float(beta.ppf(0.95, beyond, place)),
         cases=known.cases,
         reasons=tuple(reasons[:_REASONS]),
     )
