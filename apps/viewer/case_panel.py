@@ -59,7 +59,8 @@ def show_case(one: OpenCase, panel: Panel, explained: Explained | None, comparis
 def _show(one: OpenCase, panel: Panel, kind: str, explained: Explained | None, comparison: Comparison) -> None:
     view = replace(_view(one, panel, explained), difference=comparison.difference)
     if comparison.difference is not None:
-        view = replace(view, difference=replace(comparison.difference, opacity=view.opacity))
+        # Colours of a difference would mix with those of a map to ones that no legend has.
+        view = replace(view, heat=None, difference=replace(comparison.difference, opacity=view.opacity))
     if kind == "interactive":
         compares = comparison.difference is not None or comparison.beside
         reason = text("interactive.compares") if compares else interactive_view(one, view)
@@ -98,7 +99,7 @@ def _view(one: OpenCase, panel: Panel, explained: Explained | None) -> View:
         shown=panel.shown,
         colors=panel.colors,
         opacity=opacity,
-        outline=outline,
+        outline=outline or heat is not None,  # a fill would hide the map
         heat=heat,
         zoom=float(zoom),
         cross=cross,

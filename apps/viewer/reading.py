@@ -31,7 +31,7 @@ with right:
     explained = show_explanations(place, one, panel.finding)
     comparison = show_comparison(place, one, case, panel.finding)
     show_corrections(place, one, panel.finding)
-with middle:
+with middle, st.container(key="picture"):
     if problem := told():
         st.error(plain(problem))
     show_warnings(one, case, panel.finding)
