@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from medseg.review.niivue import FILE
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -25,6 +27,13 @@ def test_the_wheel_ships_the_rooms_and_no_stray_files(tmp_path: Path) -> None:
     assert "medseg/py.typed" in names
     assert "medseg/shipped/plans/default.yaml" in names
     assert "medseg/shipped/datasets/phantom_abdomen.yaml" in names
+    assert "medseg/shipped/apps/.streamlit/config.toml" in names
+    assert "medseg/shipped/apps/viewer/texts/en.yaml" in names
+    assert "medseg/shipped/apps/viewer/assets/niivue.LICENSE.txt" in names
+    assert not [name for name in names if name.endswith("build_hook.py")]
+    # The build has fetched it, unless there is no way to npm here.
+    fetched = (ROOT / "apps/viewer/assets" / FILE).is_file()
+    assert (f"medseg/shipped/apps/viewer/assets/{FILE}" in names) == fetched
     assert all(name.startswith(("medseg/", "medseg-")) for name in names)
     assert not [name for name in names if name.endswith((".nii.gz", ".nii", ".pyc"))]
     target = tmp_path / "installed"

@@ -197,7 +197,7 @@ class View {
       .filter(Boolean);
     const intensity = values[0]?.value;
     const shown = intensity === undefined ? "" : `${Number(intensity.toPrecision(5))} ${this.data.unit}`.trim();
-    const point = mm.map((value) => value.toFixed(1)).join(" / ");
+    const point = mm.map((value) => (Math.round(value * 10) / 10 + 0).toFixed(1)).join(" / ");
     this.status.textContent = [`${point} mm`, shown, ...names].filter(Boolean).join("   ");
     if (point === this.told) return;
     this.told = point;
