@@ -239,6 +239,7 @@ def test_answers_carry_the_headers_that_hold_a_browser_back(site):
         assert headers[b"cache-control"] == b"no-store"
         assert b"frame-ancestors 'none'" in headers[b"content-security-policy"]
         assert headers[b"x-content-type-options"] == b"nosniff"
+        assert headers[b"referrer-policy"] == b"same-origin"
         assert headers[b"cross-origin-resource-policy"] == b"same-origin"
     assert site.ask("/static/a.js", cookie=cookie)[1][b"cache-control"] == b"public"
 
