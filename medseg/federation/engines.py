@@ -5,6 +5,7 @@ Knows nothing of what is asked. Both pass every message through its bytes, so bo
 
 from __future__ import annotations
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +22,7 @@ _POLL_S = 0.5
 
 @dataclass(frozen=True)
 class OnRay:
-    """Sites as Ray tasks, a processor core each, on the cluster that this machine is part of or one of its own."""
+    """Sites as Ray tasks, a core of this machine each."""
 
     members: Sequence[Site]
 
@@ -64,10 +65,18 @@ def _answered(site: Site, data: bytes) -> bytes:
 
 def _started() -> Any:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # its coming default, and no warning about it
     try:
         import ray
     except ImportError:
         raise SettingsError("engine=ray needs an extra: pip install 'medseg[cluster]'.") from None
     if not ray.is_initialized():
-        ray.init(log_to_driver=False, include_dashboard=False)
+        # Its own on the loopback: a note in /tmp of a cluster that is long gone would be waited for.
+        ray.init(
+            "local",
+            log_to_driver=False,
+            include_dashboard=False,
+            logging_level=logging.ERROR,
+            _node_ip_address="127.0.0.1",
+        )
     return ray
