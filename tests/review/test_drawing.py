@@ -55,7 +55,11 @@ def test_another_grid_another_shape_and_unknown_structures_are_refused(tmp_path,
         read_drawing(drawn(tmp_path, one, labels), one, finding)
 
 
-@pytest.mark.parametrize("packed", [b"", b"no gzip", gzip.compress(b"no nifti"), gzip.compress(bytes(10**7))])
+@pytest.mark.parametrize(
+    "packed",
+    [b"", b"no gzip", gzip.compress(b"no nifti"), gzip.compress(bytes(10**7))],
+    ids=["empty", "no gzip", "no nifti", "far too large"],  # gzip writes the time, and a test's name must stay
+)
 def test_what_is_no_drawing_is_a_sentence(one, packed):
     with pytest.raises(MedsegError):
         read_drawing(packed, one, one.case.findings[0])
