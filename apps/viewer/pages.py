@@ -7,10 +7,15 @@ ROOM = Path(__file__).resolve().parent
 sys.path[:0] = [] if str(ROOM) in sys.path else [str(ROOM)]
 
 import streamlit as st  # noqa: E402
+from interactive import user  # noqa: E402
 from picture import make_room  # noqa: E402
-from texts import text  # noqa: E402
+from texts import plain, text  # noqa: E402
+
+from medseg.access.gate import NOBODY, SIGN_OUT  # noqa: E402
 
 st.set_page_config(page_title="medseg", page_icon=str(ROOM / "assets/icon.png"), layout="wide")
+if user() != NOBODY:
+    st.sidebar.link_button(text("sign_in.sign_out"), SIGN_OUT, icon=":material/logout:", help=plain(user()))
 page = st.navigation(
     [
         st.Page(ROOM / "reading.py", title=text("page.reading"), icon=":material/visibility:", default=True),

@@ -328,6 +328,7 @@ def test_a_reader_signs_in_and_out_and_the_log_says_what_was_looked_at(browser, 
     page.get_by_role("button", name="Sign in").click()
     page.get_by_text("Worklist").wait_for()
     page.locator("figure img").first.wait_for()
+    page.get_by_role("link", name="Sign out").wait_for()
     page.goto(locked + "/sign-out")
     page.get_by_role("button", name="Sign out").click()
     page.goto(locked)
