@@ -187,6 +187,7 @@ def test_secure_patient_sends_one_masked_gradient_a_round_and_certifies_the_unio
     assert np.isfinite(moved).all() and (moved != 0).mean() > 0.9
 
 
+@pytest.mark.slow
 def test_the_noise_of_secure_patient_is_that_of_one_site_shared_by_all(sites: list[Site], tmp_path: Path) -> None:
     privacy = PrivacySettings(mode="secure_patient", noise_multiplier=1e4, patches=1, clip=0.001, sample_rate=0.5)
     begun(InProcess(with_keys(sites)), tmp_path / "R", privacy=privacy, rounds=1)
