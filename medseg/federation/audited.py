@@ -1,7 +1,7 @@
 """A site's answer with the log around it: what was asked is on the disk before work begins, what left after it.
 
 Knows nothing of how the message came. What a site has given in all runs so far is read from its own log, and ends where
-its policy says. Rule: D16 and D17 of the project's notes.
+its policy says. The coordinator can't override that: the site checks, in its own process.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The one door through which a site's answers leave: what is not on the list of its action does not pass.
 
 Knows nothing of how an answer came about. Fields are whitelisted by action and by kind; numbers that describe patients
-are rounded; of an error only its code leaves. Rule: D17 of the project's notes, after NVFlare's site-side filters.
+are rounded; of an error only its code leaves. The idea is that of NVFlare's filters at the site.
 """
 
 from __future__ import annotations
