@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from medseg.documents import Record
-from medseg.errors import SiteError
+from medseg.errors import SettingsError, SiteError
 from medseg.federation.messages import JSON, Arrays, Request
 from medseg.federation.secure_sum import Context, MaskingSite, new_keys
 from medseg.files import write_text, written_whole
@@ -49,9 +49,19 @@ def make_keys(folder: Path) -> bytes:
 
 
 def pin_keys(folder: Path, public_keys: Mapping[str, bytes]) -> None:
-    """Write the others' public keys down at a site. They have to come another way than through the server."""
-    for name, pem in public_keys.items():
-        write_text(folder / FOLDER / _PINNED / f"{_checked(name)}.pem", pem.decode())
+    """Write the others' public keys down at a site. They have to come another way than through the server.
+
+    Raises SettingsError where another key of that name is pinned already: nobody may replace it without a word.
+    """
+    files = {folder / FOLDER / _PINNED / f"{_checked(name)}.pem": pem for name, pem in public_keys.items()}
+    for path, pem in files.items():
+        if path.is_file() and path.read_bytes() != pem:
+            raise SettingsError(
+                f"Another key of '{path.stem}' is pinned already: {path}. If that hospital has made a new one (ask by "
+                "telephone), remove the file and pin again. Nothing was changed."
+            )
+    for path, pem in files.items():
+        write_text(path, pem.decode())
 
 
 def exchange_keys(folders: Mapping[str, Path]) -> None:

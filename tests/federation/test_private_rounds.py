@@ -289,6 +289,11 @@ def test_a_site_makes_its_own_key_and_pins_those_of_the_others(tmp_path: Path, c
         (sent / f"{name}.pem").write_bytes((tmp_path / name / "work" / "secure_sum" / "public.pem").read_bytes())
     assert main(["federated", "pin-keys", f"site={tmp_path / 'north' / 'site.toml'}", f"keys={sent}"]) == 0
     assert (tmp_path / "north" / "work" / "secure_sum" / "pinned" / "south.pem").is_file()
+    pinned = (tmp_path / "north" / "work" / "secure_sum" / "pinned" / "south.pem").read_bytes()
+    (sent / "south.pem").write_bytes((sent / "north.pem").read_bytes())
+    assert main(["federated", "pin-keys", f"site={tmp_path / 'north' / 'site.toml'}", f"keys={sent}"]) == 2
+    assert "Another key of 'south' is pinned already" in capsys.readouterr().err
+    assert (tmp_path / "north" / "work" / "secure_sum" / "pinned" / "south.pem").read_bytes() == pinned
     private = tmp_path / "north" / "work" / "secure_sum" / "key.pem"
     assert private.stat().st_mode & 0o077 == 0 and b"PRIVATE" in private.read_bytes()
     (sent / "south.pem").write_text("rubbish")
