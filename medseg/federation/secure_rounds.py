@@ -12,11 +12,11 @@ import numpy as np
 
 from medseg.errors import SiteError
 from medseg.federation.joining import Found, moved_on, under
-from medseg.federation.messages import Reply, Request, Transport, hash_arrays
+from medseg.federation.messages import Reply, Request, Transport
 from medseg.federation.run_state import RoundRecord, RunState, Tensors
 from medseg.federation.secure_site import PREFIX
 from medseg.federation.secure_sum import FEWEST_SITES, unmasked_sum
-from medseg.federation.validation import require_account
+from medseg.federation.validation import require_answer
 from medseg.federation.waiting import Clock, reachable
 
 _REPLAYED = "secure-sum-replayed"
@@ -106,15 +106,7 @@ def _weights(state: RunState, names: Sequence[str]) -> dict[str, float]:
 def _require_usable(
     site: str, request: Request, reply: Reply, state: RunState, weights: Mapping[str, np.ndarray]
 ) -> None:
-    if reply.error is not None:
-        raise SiteError(reply.error)
-    if (reply.site, reply.action, reply.round) != (site, request.action, request.round):
-        raise SiteError("other-round")
-    if reply.header.get("plan_sha256") != request.plan_sha256:
-        raise SiteError("other-plan")
-    if reply.header.get("weights_sha256") != hash_arrays(request.arrays):
-        raise SiteError("other-weights")
-    require_account(site, reply, state.settings)
+    require_answer(site, request, reply, state.settings)
     for name, array in reply.arrays.items():
         known = weights.get(name.removeprefix(PREFIX))
         if not name.startswith(PREFIX) or known is None:

@@ -20,10 +20,8 @@ _FEWEST_NORMS = 3
 """A median of fewer says nothing."""
 
 
-def read_change(
-    site: str, request: Request, reply: Reply, settings: RunSettings, weights: Mapping[str, np.ndarray]
-) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """(change, change of SCAFFOLD's control) of a reply to a Request. Raises SiteError with a code."""
+def require_answer(site: str, request: Request, reply: Reply, settings: RunSettings) -> None:
+    """Raise SiteError with a code where a reply is not this site's, on this Request, Plan and weights."""
     if reply.error is not None:
         raise SiteError(reply.error)
     if (reply.site, reply.action, reply.round) != (site, request.action, request.round):
@@ -32,7 +30,14 @@ def read_change(
         raise SiteError("other-plan")
     if reply.header.get("weights_sha256") != hash_arrays(request.arrays):
         raise SiteError("other-weights")
-    require_account(site, reply, settings)
+    _require_account(site, reply, settings)
+
+
+def read_change(
+    site: str, request: Request, reply: Reply, settings: RunSettings, weights: Mapping[str, np.ndarray]
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """(change, change of SCAFFOLD's control) of a reply to a Request. Raises SiteError with a code."""
+    require_answer(site, request, reply, settings)
     prefixes = ("delta.", "control.") if settings.control else ("delta.",)
     if not all(name.startswith(prefixes) for name in reply.arrays):
         raise SiteError("bad-update-names")
@@ -58,7 +63,7 @@ def read_account(site: str, reply: Reply) -> SiteAccount | None:
     return account
 
 
-def require_account(site: str, reply: Reply, settings: RunSettings) -> None:
+def _require_account(site: str, reply: Reply, settings: RunSettings) -> None:
     """Raise SiteError("bad-account") where patients are protected and the site does not say at what cost."""
     account = read_account(site, reply)
     if not settings.privacy.per_patient:

@@ -8,18 +8,15 @@ many patches; the table has the mean of the seeds and their spread. It writes ``
 Words: ``seeds=3``, ``rounds=10``, ``steps=18``, ``processes=3``, ``arms=fedavg,fedprox,personalised``.
 """
 
-import json
-import multiprocessing
-import os
 import sys
-import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
+
+from trials import run_seeds
 
 WORDS = {
     "data": "",
@@ -209,20 +206,5 @@ def as_markdown(words: dict[str, str], found: list[dict], seconds: list[float]) 
     return "\n".join(lines) + "\n"
 
 
-def benchmark(arguments: list[str]) -> None:
-    words = WORDS | dict(argument.split("=", 1) for argument in arguments)
-    output = Path(words["output"])
-    output.mkdir(parents=True, exist_ok=True)
-    os.environ["OMP_NUM_THREADS"] = "1"  # each seed is a process of one thread
-    with tempfile.TemporaryDirectory(prefix="medseg-federated-") as place:
-        seeds = range(1, int(words["seeds"]) + 1)
-        with ProcessPoolExecutor(int(words["processes"]), multiprocessing.get_context("spawn")) as workers:
-            results = list(workers.map(one_seed, [words] * len(seeds), [place] * len(seeds), seeds))
-    found, seconds = [one for one, _ in results], [spent for _, spent in results]
-    (output / "results.json").write_text(json.dumps({"words": words, "seconds": seconds, "seeds": found}, indent=1))
-    (output / "results.md").write_text(as_markdown(words, found, seconds))
-    print((output / "results.md").read_text())
-
-
 if __name__ == "__main__":
-    benchmark(sys.argv[1:])
+    run_seeds(WORDS | dict(argument.split("=", 1) for argument in sys.argv[1:]), one_seed, as_markdown)

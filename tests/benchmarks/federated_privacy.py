@@ -11,16 +11,13 @@ Words: ``seeds=3``, ``rounds=4``, ``steps=6``, ``public=80`` (iterations on publ
 ``rate=0.25``, ``learning_rate=0.01``, ``processes=2``, ``scale=1`` (share of the sites' cases; less for a trial).
 """
 
-import json
-import multiprocessing
-import os
 import sys
-import tempfile
 import time
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import numpy as np
+
+from trials import run_seeds
 
 WORDS = {
     "data": "",
@@ -229,20 +226,5 @@ def _spread(values: list, digits: int) -> str:
     return f"{np.mean(values):.{digits}f}{more}"
 
 
-def benchmark(arguments: list[str]) -> None:
-    words = WORDS | dict(argument.split("=", 1) for argument in arguments)
-    output = Path(words["output"])
-    output.mkdir(parents=True, exist_ok=True)
-    os.environ["OMP_NUM_THREADS"] = "1"  # each seed is a process of one thread
-    with tempfile.TemporaryDirectory(prefix="medseg-federated-privacy-") as place:
-        seeds = range(1, int(words["seeds"]) + 1)
-        with ProcessPoolExecutor(int(words["processes"]), multiprocessing.get_context("spawn")) as workers:
-            results = list(workers.map(one_seed, [words] * len(seeds), [place] * len(seeds), seeds))
-    found, seconds = [rows for rows, _ in results], [spent for _, spent in results]
-    (output / "results.json").write_text(json.dumps({"words": words, "seconds": seconds, "seeds": found}, indent=1))
-    (output / "results.md").write_text(as_markdown(words, found, seconds))
-    print((output / "results.md").read_text())
-
-
 if __name__ == "__main__":
-    benchmark(sys.argv[1:])
+    run_seeds(WORDS | dict(argument.split("=", 1) for argument in sys.argv[1:]), one_seed, as_markdown)

@@ -1,10 +1,15 @@
 """What the benchmarks that train share: a command that has to succeed, its Dice, and means with their intervals."""
 
+import json
+import multiprocessing
+import os
 import shutil
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -82,3 +87,18 @@ def described(values: np.ndarray) -> str:
     """Mean and 95 % interval over cases of (cases,) values."""
     low, high = interval(resampled_means(values[:, None])[:, 0]) or (np.nan, np.nan)
     return f"{np.nanmean(values):7.4f} [{low:7.4f}, {high:7.4f}]"
+
+
+def run_seeds(words: dict[str, str], one_seed: Callable[..., tuple[Any, int]], as_markdown: Callable[..., str]) -> None:
+    """``one_seed(words, folder, seed)`` for every seed, ``processes=`` at a time; results.json and .md."""
+    output = Path(words["output"])
+    output.mkdir(parents=True, exist_ok=True)
+    os.environ["OMP_NUM_THREADS"] = "1"  # each seed is a process of one thread
+    with tempfile.TemporaryDirectory(prefix="medseg-seeds-") as place:
+        seeds = range(1, int(words["seeds"]) + 1)
+        with ProcessPoolExecutor(int(words["processes"]), multiprocessing.get_context("spawn")) as workers:
+            results = list(workers.map(one_seed, [words] * len(seeds), [place] * len(seeds), seeds))
+    found, seconds = [one for one, _ in results], [spent for _, spent in results]
+    (output / "results.json").write_text(json.dumps({"words": words, "seconds": seconds, "seeds": found}, indent=1))
+    (output / "results.md").write_text(as_markdown(words, found, seconds))
+    print((output / "results.md").read_text())
