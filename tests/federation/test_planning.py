@@ -1,6 +1,5 @@
 """Histograms that add up over sites give the planner what all cases in one place would."""
 
-import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -163,8 +162,8 @@ def test_the_pooled_fingerprint_does_not_depend_on_how_cases_are_dealt_and_agree
 
 
 @pytest.mark.real
-def test_the_plan_for_the_hippocampus_is_that_of_all_cases_in_one_place() -> None:
-    dataset = read_dataset(Path(os.environ["MEDSEG_REAL_DATA"]) / "hippocampus")
+def test_the_plan_for_the_hippocampus_is_that_of_all_cases_in_one_place(real_data: Path) -> None:
+    dataset = read_dataset(real_data / "hippocampus")
     measured = [measure_case(case, dataset, "canonical", 1000) for case in dataset.cases]
     assert _equal_plans(measured, dataset.labels, dataset.channels, 100) >= 9
 
