@@ -45,7 +45,7 @@ def dealt(dataset, words: dict[str, str], folder: Path, seed: int) -> dict[str, 
     for site, (trained, tested) in {**SITES, "elsewhere": (PUBLIC, 0)}.items():
         count = max(round(trained * float(words["scale"])), 6)
         own, order = order[: count + tested], order[count + tested :]
-        found[site] = write_site(dataset, own, tested, site, folder / "data" / site, seed)
+        found[site] = write_site(dataset, own, tested, site, "shifted", folder / "data" / site, seed)
     found["public"] = found.pop("elsewhere")
     return found
 

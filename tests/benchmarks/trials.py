@@ -8,6 +8,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from medseg.cases.formats import read_dataset, save_dataset
 from medseg.cli import main
 from medseg.evaluation.bootstrap import interval, resampled_means
 from medseg.evaluation.scores import Scores
+from medseg.files import write_text
 from medseg.paths import Workspace
 
 
@@ -89,16 +91,35 @@ def described(values: np.ndarray) -> str:
     return f"{np.nanmean(values):7.4f} [{low:7.4f}, {high:7.4f}]"
 
 
-def run_seeds(words: dict[str, str], one_seed: Callable[..., tuple[Any, int]], as_markdown: Callable[..., str]) -> None:
-    """``one_seed(words, folder, seed)`` for every seed, ``processes=`` at a time; results.json and .md."""
+def run_seeds(
+    words: dict[str, str], one_seed: Callable[..., tuple[Any, float]], as_markdown: Callable[..., str]
+) -> None:
+    """``one_seed(words, folder, seed)`` for every seed, ``processes=`` at a time; results.json and .md.
+
+    What a seed found is kept beside them, and not sought again for the same words.
+    """
     output = Path(words["output"])
     output.mkdir(parents=True, exist_ok=True)
     os.environ["OMP_NUM_THREADS"] = "1"  # each seed is a process of one thread
     with tempfile.TemporaryDirectory(prefix="medseg-seeds-") as place:
         seeds = range(1, int(words["seeds"]) + 1)
         with ProcessPoolExecutor(int(words["processes"]), multiprocessing.get_context("spawn")) as workers:
-            results = list(workers.map(one_seed, [words] * len(seeds), [place] * len(seeds), seeds))
+            results = list(workers.map(partial(_kept, one_seed, words, place), seeds))
     found, seconds = [one for one, _ in results], [spent for _, spent in results]
     (output / "results.json").write_text(json.dumps({"words": words, "seconds": seconds, "seeds": found}, indent=1))
     (output / "results.md").write_text(as_markdown(words, found, seconds))
     print((output / "results.md").read_text())
+
+
+def _kept(
+    one_seed: Callable[..., tuple[Any, float]], words: dict[str, str], place: str, seed: int
+) -> tuple[Any, float]:
+    path = Path(words["output"]) / f"seed_{seed}.json"
+    asked = {key: value for key, value in words.items() if key not in ("output", "processes", "seeds")}
+    if path.is_file():
+        kept = json.loads(path.read_text())
+        if kept["words"] == asked:
+            return kept["found"], kept["seconds"]
+    found, seconds = one_seed(words, place, seed)
+    write_text(path, json.dumps({"words": asked, "found": found, "seconds": seconds}, indent=1))
+    return found, seconds
