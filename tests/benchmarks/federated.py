@@ -12,8 +12,10 @@ bright elsewhere is dark, which no average of weights learns in so short a time.
 
 import sys
 import time
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.ndimage import gaussian_filter, zoom
@@ -88,26 +90,27 @@ def write_site(dataset, names: list[str], tested: int, site: str, south: str, fo
     return path
 
 
-def plan_of(dataset, seed: int):
-    """A small U-Net on patches of 32x40x32 at 1 mm: what a CPU trains in a minute or two."""
+def plan_of(dataset, network: Mapping[str, Any], batch_size: int, batch_dice: bool, training: Mapping[str, Any]):
+    """A network of three levels on patches of 32x40x32 at 1 mm: what a CPU trains in a minute or two."""
     from medseg.planning.plan import ChannelPlan, ConfigurationPlan, Machine, NetworkPlan, Plan, TrainingPlan
 
-    network = NetworkPlan(
+    levels = NetworkPlan(
         features=(8, 16, 32),
         strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
         kernels=((3, 3, 3),) * 3,
         encoder_convolutions=(1, 2, 2),
         decoder_convolutions=(1, 1),
         deep_supervision=False,
+        **network,
     )
     configuration = ConfigurationPlan(
         dimensions=3,
         spacing=(1.0, 1.0, 1.0),
         median_shape=(36, 50, 35),
         patch_size=(32, 40, 32),
-        batch_size=2,
-        batch_dice=True,
-        network=network,
+        batch_size=batch_size,
+        batch_dice=batch_dice,
+        network=levels,
     )
     return Plan(
         dataset=dataset.name,
@@ -118,7 +121,7 @@ def plan_of(dataset, seed: int):
         machine=Machine(device="cpu"),
         configurations={"3d_fullres": configuration},
         default_configuration="3d_fullres",
-        training=TrainingPlan(seed=seed, mirror_axes=()),
+        training=TrainingPlan(mirror_axes=(), **training),
         fingerprint="none",
     )
 
@@ -154,7 +157,7 @@ def one_seed(words: dict[str, str], place: str, seed: int) -> tuple[dict, float]
         sites=[sites[name] for name in training],
         left_out=sites["elsewhere"],
         pooled=sites[POOLED],
-        plan=plan_of(dataset, seed),
+        plan=plan_of(dataset, {}, 2, True, {"seed": seed}),
         table=dataset.labels,
         folder=folder / "runs",
         settings=RunSettings(rounds=int(words["rounds"]), steps=int(words["steps"])),

@@ -51,54 +51,18 @@ def dealt(dataset, words: dict[str, str], folder: Path, seed: int) -> dict[str, 
 
 
 def plan_of(dataset, rate: float, seed: int):
-    """A network of 7,000 parameters on patches of 32x40x32 at 1 mm, as ``plans/federated_dp.yaml`` has it."""
-    from medseg.planning.plan import (
-        AugmentationPlan,
-        ChannelPlan,
-        ConfigurationPlan,
-        Machine,
-        NetworkPlan,
-        OptimizerPlan,
-        Plan,
-        TrainingPlan,
-    )
+    """A network of 7,000 parameters, trained as ``plans/federated_dp.yaml`` has it."""
+    from federated import plan_of as small_plan  # the benchmark beside this one
+    from medseg.planning.plan import AugmentationPlan, OptimizerPlan
 
-    network = NetworkPlan(
-        name="light",
-        features=(8, 16, 32),
-        strides=((1, 1, 1), (2, 2, 2), (2, 2, 2)),
-        kernels=((3, 3, 3),) * 3,
-        encoder_convolutions=(1, 2, 2),
-        decoder_convolutions=(1, 1),
-        deep_supervision=False,
-    )
-    configuration = ConfigurationPlan(
-        dimensions=3,
-        spacing=(1.0, 1.0, 1.0),
-        median_shape=(36, 50, 35),
-        patch_size=(32, 40, 32),
-        batch_size=4,
-        batch_dice=False,
-        network=network,
-    )
     off = {name: False for name, field in AugmentationPlan.model_fields.items() if field.annotation is bool}
-    return Plan(
-        dataset=dataset.name,
-        preset="federated_dp",
-        orientation="canonical",
-        axis_order=(0, 1, 2),
-        channels=(ChannelPlan(name=dataset.channels[0], normalisation="zscore"),),
-        machine=Machine(device="cpu"),
-        configurations={"3d_fullres": configuration},
-        default_configuration="3d_fullres",
-        training=TrainingPlan(
-            seed=seed,
-            mirror_axes=(),
-            augmentation=AugmentationPlan(**off),
-            optimizer=OptimizerPlan(name="adamw", learning_rate=rate, weight_decay=0.0),
-        ),
-        fingerprint="none",
-    )
+    training = {
+        "seed": seed,
+        "augmentation": AugmentationPlan(**off),
+        "optimizer": OptimizerPlan(name="adamw", learning_rate=rate, weight_decay=0.0),
+    }
+    # A patient's gradient is his own: Dice over a batch would join patients.
+    return small_plan(dataset, {"name": "light"}, 4, False, training)
 
 
 def arms_of(words: dict[str, str]) -> dict[str, dict]:
