@@ -5,10 +5,12 @@ Run from the project's folder, with the images of the Medical Segmentation Decat
 unequal size have images of four imagined scanners; 40 further cases, of a fifth scanner, are public: the network's
 first weights were trained on them, and the plan is fixed, so nothing outside of epsilon touches a private image. For
 every seed (other cases at each site) the sites train on from these weights without privacy and with each epsilon, all
-of the network or its norms and head. The table has Dice of held-out cases, mean and spread over seeds, epsilon by both
-accountants, and the AUC with which losses tell members from others. It writes ``results.json`` and ``results.md``.
-Words: ``seeds=3``, ``rounds=4``, ``steps=6``, ``public=80`` (iterations on public cases), ``epsilon=4,8,16``,
-``rate=0.25``, ``learning_rate=0.01``, ``processes=2``, ``scale=1`` (share of the sites' cases; less for a trial).
+of the network or its norms and head; and with one noise for all sites under secure aggregation (``together=``). The
+table has Dice of held-out cases, mean and spread over seeds, epsilon by both accountants, and the AUC with which losses
+tell members from others. It writes ``results.json`` and ``results.md``; a seed that a killed run has finished is not
+trained again. Words: ``seeds=3``, ``rounds=4``, ``steps=8``, ``public=60`` (iterations on public cases),
+``epsilon=4,8,16``, ``together=8``, ``rate=0.25``, ``learning_rate=0.01``, ``server_rate=0.05``, ``processes=2``,
+``scale=1`` (share of the sites' cases; less for a trial).
 """
 
 import sys
@@ -24,9 +26,11 @@ WORDS = {
     "output": "federated_privacy_results",
     "seeds": "3",
     "rounds": "4",
-    "steps": "6",
-    "public": "80",
+    "steps": "8",
+    "public": "60",
     "epsilon": "4,8,16",
+    "together": "8",
+    "server_rate": "0.05",
     "rate": "0.25",
     "learning_rate": "0.01",
     "processes": "2",
@@ -66,17 +70,24 @@ def plan_of(dataset, rate: float, seed: int):
 
 
 def arms_of(words: dict[str, str]) -> dict[str, dict]:
-    """Settings of privacy by the name of the arm."""
+    """Settings of the run by the name of the arm; every arm takes as many steps."""
+    rounds, steps = int(words["rounds"]), int(words["steps"])
     common = {"sample_rate": float(words["rate"]), "patches": 2}
-    arms: dict[str, dict] = {"no privacy": {}}
+    arms: dict[str, dict] = {"no privacy": {"rounds": rounds, "steps": steps}}
     for trained in ("all", "norm_head"):
         for epsilon in words["epsilon"].split(","):
-            arms[f"epsilon {epsilon}, {trained}"] = {
-                "mode": "patient",
-                "epsilon": float(epsilon),
-                "trained": trained,
-                **common,
-            }
+            private = {"mode": "patient", "epsilon": float(epsilon), "trained": trained, **common}
+            arms[f"epsilon {epsilon}, {trained}"] = {"rounds": rounds, "steps": steps, "privacy": private}
+    for epsilon in (one for one in words["together"].split(",") if one):
+        # One noise for all sites together: a round is one step, and the server's rate is that of plain descent.
+        private = {"mode": "secure_patient", "epsilon": float(epsilon), "trained": "norm_head", **common}
+        rate = {"server_rate": float(words["server_rate"])}
+        arms[f"epsilon {epsilon}, norm_head, one noise"] = {
+            "rounds": rounds * steps,
+            "steps": 1,
+            "privacy": private,
+            **rate,
+        }
     return arms
 
 
@@ -91,9 +102,9 @@ def one_seed(words: dict[str, str], place: str, seed: int) -> tuple[list[dict], 
     from medseg.federation.leakage import attack_run
     from medseg.federation.policy import SitePolicy
     from medseg.federation.privacy.certificate import Certificate
-    from medseg.federation.privacy.settings import PrivacySettings
     from medseg.federation.rounds import run_rounds
     from medseg.federation.run_settings import RunSettings
+    from medseg.federation.secure_site import exchange_keys
     from medseg.federation.site import Site
 
     torch.set_num_threads(1)
@@ -103,6 +114,7 @@ def one_seed(words: dict[str, str], place: str, seed: int) -> tuple[list[dict], 
     policy = SitePolicy(epsilon_budget=1000.0)  # every arm is a run on the same patients
     sites = {name: Site(name, path, folder / "sites" / name, policy, "cpu") for name, path in datasets.items()}
     training, names = [sites[name] for name in SITES], list(SITES)
+    exchange_keys({site.name: site.folder for site in training})
 
     def trained(arm: str, where: list, settings, rate: float, weights=None):
         transport, run = InProcess(where), arm.replace(" ", "-").replace(",", "")
@@ -137,11 +149,11 @@ def one_seed(words: dict[str, str], place: str, seed: int) -> tuple[list[dict], 
             "noise": certificate and certificate.sites[0].account.mechanism.noise_multiplier,
         }
 
-    rounds, steps, rate = int(words["rounds"]), int(words["steps"]), float(words["learning_rate"])
+    rate = float(words["learning_rate"])
     begun, _ = trained("public", [sites["public"]], RunSettings(rounds=1, steps=int(words["public"])), 0.02)
     start, rows = final_weights(begun), []
-    for arm, privacy in arms_of(words).items():
-        settings = RunSettings(rounds=rounds, steps=steps, privacy=PrivacySettings(**privacy))
+    for arm, asked in arms_of(words).items():
+        settings = RunSettings.model_validate(asked)
         rows.append(scored(arm, *trained(arm, training, settings, rate, start)))
         if arm == "no privacy":  # the sites have the plan by now, and can score what they were given
             cells = cells_of(evaluate_at(InProcess(training), names, _state(folder / "no-privacy"), [start], 1e6))
