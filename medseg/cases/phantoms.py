@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter
 
 from medseg.arrays import Spacing, Triple
 from medseg.cases.case import Case
@@ -174,6 +173,8 @@ def _noise(
     recipe: PhantomRecipe, random: np.random.Generator, shape: Triple, affine: NDArray[np.float64]
 ) -> NDArray[np.float32]:
     """Gaussian noise of the recipe's standard deviation and correlation length."""
+    from scipy.ndimage import gaussian_filter  # slow to import
+
     white = random.standard_normal(shape, dtype=np.float32)
     sigma = recipe.noise_correlation_mm / np.linalg.norm(affine[:3, :3], axis=0)
     smooth = gaussian_filter(white, sigma, mode="wrap")

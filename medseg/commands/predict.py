@@ -20,7 +20,6 @@ from medseg.commands.console import Bar, say
 from medseg.commands.predict_uncertainty import judge_in, with_uncertainty, write_maps, write_worklist
 from medseg.errors import Complaint, MedsegError, SettingsError
 from medseg.evaluation.palette import colors_of, topmost
-from medseg.evaluation.pictures import draw_comparison
 from medseg.images.dicom import require_extra
 from medseg.images.formats import find_dicom, write_labels
 from medseg.inference.inputs import find_cases, has_images, suffix_of
@@ -266,6 +265,8 @@ def write_prediction(target: Path, prediction: Prediction, labels: LabelTable, p
 
 def _draw(path: Path, name: str, prediction: Prediction, labels: LabelTable) -> None:
     """The first channel and the prediction side by side."""
+    from medseg.evaluation.pictures import draw_comparison
+
     image = prediction.image
     draw_comparison(
         path,

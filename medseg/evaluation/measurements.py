@@ -12,9 +12,6 @@ from collections.abc import Sequence
 import cc3d
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.spatial import ConvexHull
-from scipy.spatial.distance import cdist
 
 from medseg.arrays import Affine, Mask
 from medseg.documents import Record
@@ -72,6 +69,8 @@ def measure_structure(
 
     ``image`` is (C, Z, Y, X) with the names ``channels``, ``entropy`` (Z, Y, X) in nats, both on the mask's grid.
     """
+    from scipy import ndimage  # slow to import
+
     boxes = ndimage.find_objects(mask.astype(np.uint8))
     if not boxes:
         return None
@@ -110,6 +109,9 @@ def _intensities(channel: str, values: NDArray[np.number]) -> Intensities:
 
 def largest_diameter_mm(mask: Mask, affine: Affine) -> float:
     """IBSI's maximum 3D diameter of a mask (Z, Y, X) with at least one voxel; parts are taken together."""
+    from scipy.spatial import ConvexHull  # slow to import
+    from scipy.spatial.distance import cdist
+
     padded = np.pad(mask, 1)
     vertices = []
     for axis in range(3):

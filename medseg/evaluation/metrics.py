@@ -21,7 +21,6 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
-from scipy import ndimage
 
 from medseg.arrays import Labels, Mask, Spacing
 from medseg.cases.labels import LabelTable
@@ -112,6 +111,8 @@ def score_case(
                 f"Case '{case}': the {what} hold the indices {labels.min()} to {labels.max()}, but only 0 to "
                 f"{known - 1} have a meaning there. Give the labels.yaml that belongs to them."
             )
+    from scipy import ndimage  # slow to import
+
     predicted, true = (ndimage.find_objects(labels, max_label=len(table)) for labels in (prediction, truth))
     structures = []
     for target in table.targets:

@@ -16,8 +16,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.spatial import KDTree
 
 from medseg.arrays import Mask, Spacing
 from medseg.evaluation.surface_elements import element_areas
@@ -147,6 +145,8 @@ def _distances(
     Elements that both surfaces share need no search. For the others a tree of the points is far cheaper than a
     distance map of the whole crop, unless the surfaces fill it (noise); the weights below are measured costs.
     """
+    from scipy import ndimage, spatial  # slow to import
+
     occupied = np.zeros(shape, dtype=bool)
     occupied.reshape(-1)[other] = True
     apart = ~occupied.ravel()[own]
@@ -160,7 +160,7 @@ def _distances(
         return distances
     scale = np.array(spacing)
     points, targets = (np.stack(np.unravel_index(places, shape), axis=1) for places in (sought, other))
-    tree = KDTree(targets * scale, balanced_tree=False, compact_nodes=False)
+    tree = spatial.KDTree(targets * scale, balanced_tree=False, compact_nodes=False)
     _, nearest = tree.query(points * scale)
     # From whole steps, not from the tree's differences of products: 3 * 0.1 - 2 * 0.1 is not 0.1.
     distances[apart] = np.sqrt((((points - targets[nearest]) * scale) ** 2).sum(axis=1))

@@ -7,6 +7,7 @@ that can't be read safely is refused with a code, a sentence and a remedy.
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Mapping
 from pathlib import Path
 from types import ModuleType
@@ -17,19 +18,19 @@ from numpy.typing import NDArray
 
 from medseg.arrays import label_dtype
 from medseg.errors import GeometryError, ImageFileError, MedsegError
-from medseg.images import metaimage, nifti, planar
 from medseg.images.dicom import require_extra
 from medseg.images.volume import Volume
 
 _MODULES = {
-    ".nii.gz": nifti,
-    ".nii": nifti,
-    ".mha": metaimage,
-    ".nrrd": metaimage,
-    ".png": planar,
-    ".tif": planar,
-    ".tiff": planar,
+    ".nii.gz": "nifti",
+    ".nii": "nifti",
+    ".mha": "metaimage",
+    ".nrrd": "metaimage",
+    ".png": "planar",
+    ".tif": "planar",
+    ".tiff": "planar",
 }
+"""The module beside this one that knows a format; it and its library are loaded when such a file is met."""
 _DICOM_STARTS = (b"\x08\x00", b"\x02\x00", b"\x00\x08")
 """Of a dataset without preamble: group 8 or 2, little or big endian."""
 SUFFIXES: tuple[str, ...] = tuple(_MODULES)
@@ -58,7 +59,7 @@ def find_dicom(folder: Path) -> Path | None:
 
 def can_tell_orientation(path: Path | str) -> bool:
     """Whether the file's format has room to say how it lies in the patient; pictures (PNG, TIFF) have none."""
-    return _MODULES.get(_suffix_of(Path(path).name)) is not planar
+    return _MODULES.get(_suffix_of(Path(path).name)) != "planar"
 
 
 def read_image(path: Path | str) -> Volume:
@@ -78,8 +79,8 @@ def peek_image(path: Path | str) -> Volume | None:
     be read is not known.
     """
     path = _existing(path)
-    module = _MODULES.get(_suffix_of(path.name))
-    return None if module is None or module is planar else module.peek_image(path)
+    suffix = _suffix_of(path.name)
+    return _module_of(suffix).peek_image(path) if suffix and can_tell_orientation(path) else None
 
 
 def read_labels(path: Path | str) -> Volume:
@@ -93,7 +94,7 @@ def read_labels(path: Path | str) -> Volume:
         raise ImageFileError(
             "dicom-labels", f"{path} holds DICOM, whose labels need the image that they belong to.", "Name it as well."
         )
-    return _MODULES[_suffix_of(path.name)].read_labels(path)
+    return _module_of(_suffix_of(path.name)).read_labels(path)
 
 
 def read_labels_for(path: Path | str, image: Volume, values: Mapping[str, int]) -> Volume:
@@ -151,8 +152,13 @@ def _suffix_of(name: str) -> str:
     return next((suffix for suffix in SUFFIXES if lowered.endswith(suffix) and len(lowered) > len(suffix)), "")
 
 
+def _module_of(suffix: str) -> Any:
+    return importlib.import_module(f"medseg.images.{_MODULES[suffix]}")
+
+
 def _reader(path: Path) -> Any:
-    return _MODULES.get(_suffix_of(path.name)) or _dicom()
+    suffix = _suffix_of(path.name)
+    return _module_of(suffix) if suffix else _dicom()
 
 
 def _dicom() -> ModuleType:
@@ -166,7 +172,7 @@ def _writer(path: Path | str) -> Any:
     suffix = _suffix_of(Path(path).name)
     if not suffix:
         raise MedsegError(f"{path} has no suffix that can be written; known are {', '.join(SUFFIXES)}.")
-    return _MODULES[suffix]
+    return _module_of(suffix)
 
 
 def _require_shape(path: Path | str, array: NDArray[Any], like: Volume, ranks: tuple[int, ...]) -> None:
