@@ -76,10 +76,11 @@ class PredictSettings(Settings):
     """Keep the labels that an earlier, interrupted run with the same model has written."""
     postprocess: bool = True
     """Apply the component rules that 'medseg select' has learned, if any."""
-    uncertainty: Literal["none", "tta", "ensemble", "dropout", "snapshots", "evidential"] = "none"
+    uncertainty: Literal["none", "tta", "ensemble", "dropout", "snapshots", "evidential", "learned"] = "none"
     """Maps and numbers of how sure it is; tta: by mirror images of each fold (with mirror=true), ensemble: by folds,
     dropout: by samples of each (planned with network.dropout=0.2), snapshots: by those of each (trained with
-    snapshots=5), evidential: by its own evidence (network.head=evidential loss=[dice,evidential])."""
+    snapshots=5), evidential: by its own evidence (network.head=evidential loss=[dice,evidential]), learned: by what it
+    says may be otherwise (network.head=learned loss=[dice,learned])."""
     samples: int = Field(default=10, ge=2, le=1000)
     """With uncertainty=dropout: how many of each fold's network; their mean becomes labels."""
     rate: float = Field(default=0.9, gt=0, lt=1)

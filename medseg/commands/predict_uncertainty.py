@@ -6,7 +6,7 @@ import csv
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from medseg.commands.console import say, table
 from medseg.errors import CheckpointError, SettingsError
@@ -41,8 +41,8 @@ def with_uncertainty(
         raise SettingsError("Uncertainty needs averaged probabilities. Leave combine= and compat= out.")
     if source == "dropout":
         _require_dropout(every)
-    elif source == "evidential":
-        _require_evidence(every)
+    elif source in ("evidential", "learned"):
+        _require_head(every, source)
     elif sum(len(one.averaged) for one in every) == 1 and (source == "ensemble" or not flips):
         remedy = "Train more folds, or take tta." if source == "ensemble" else "Allow mirror=true, or train more folds."
         raise SettingsError(f"uncertainty={source} needs several members to disagree, but there is only one. {remedy}")
@@ -57,13 +57,21 @@ def with_uncertainty(
     return replace(options, spread=MemberSpread(source, trust, samples, networks.plan.training.seed))
 
 
-def _require_evidence(every: Sequence[Networks]) -> None:
-    """Every network must give evidence for classes."""
+def _require_head(every: Sequence[Networks], source: Literal["evidential", "learned"]) -> None:
+    """Every network must give evidence for classes, or say what may be otherwise."""
+    from medseg.networks.learned_noise import noises_of
+
+    lacking = "give no evidence for classes" if source == "evidential" else "do not say what may be otherwise"
     for one in every:
-        if one.configuration.network.head != "evidential" or one.labels.activation != "softmax":
+        if one.configuration.network.head != source or one.labels.activation != "softmax":
             raise SettingsError(
-                f"The networks of '{one.name}' give no evidence for classes. Train with network.head=evidential "
-                "loss=[dice,evidential] (labels, not regions), or choose another uncertainty=."
+                f"The networks of '{one.name}' {lacking}. Train with network.head={source} loss=[dice,{source}] "
+                "(labels, not regions), or choose another uncertainty=."
+            )
+        if source == "learned" and not all(noises_of(network) for network in one.networks):
+            raise SettingsError(
+                f"An exported graph of '{one.name}' gives the expected probabilities alone. Predict with the bundle it "
+                "was made from for uncertainty=learned."
             )
 
 

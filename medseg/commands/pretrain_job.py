@@ -85,12 +85,18 @@ def read_pretraining(words: Mapping[str, str]) -> TrainJob:
         raise SettingsError(f"'{job.name}' is a cascade, which begins with the network before it; choose another one.")
     cases, held_out = _images(job, settings)
     names, folds = {case.name: case.name for case in cases}, (Fold(validation=held_out),)
+    # What is restored is a brightness: nothing that another head says of classes.
+    plain = job.configuration.network.model_copy(update={"head": "plain"})
+    configuration = job.configuration.model_copy(update={"network": plain})
+    configurations = {**job.plan.configurations, job.name: configuration}
+    training = as_pretraining(job.plan.training)
     count = settings.fold + 1 if isinstance(settings.fold, int) else 0
     return replace(
         job,
         words={key: text for key, text in words.items() if key != "images"},
         workspace=Workspace(job.workspace.folder / "pretrained"),
-        plan=job.plan.model_copy(update={"training": as_pretraining(job.plan.training)}),
+        plan=job.plan.model_copy(update={"training": training, "configurations": configurations}),
+        configuration=configuration,
         dataset=Dataset(job.dataset.name, job.dataset.channels, NO_LABELS, cases),
         table=NO_LABELS,
         folds=Folds(rule="those of the training", seed=job.folds.seed, cases=names, folds=folds * count),

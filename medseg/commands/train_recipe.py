@@ -16,6 +16,7 @@ from medseg.commands.train_teacher import settle_teacher
 from medseg.errors import CheckpointError, SettingsError
 from medseg.planning.class_weights import ClassWeights, settle_class_weights
 from medseg.planning.fingerprint import Fingerprint
+from medseg.planning.losses import parse_loss
 from medseg.planning.plan import TrainingPlan
 from medseg.progress import Progress
 
@@ -75,7 +76,7 @@ def _new_recipe(job: TrainJob, fold: Fold, fabric: Fabric, progress: Progress) -
         raise SettingsError("Neither iterations nor a budget above 0 is known; give one, for example budget=15min.")
     _require_colour(job)
     _require_cycles(training, iterations)
-    _require_evidence(job)
+    _require_head(job)
     class_weights = _settle_class_weights(job)
     train_cases, held_out = (tuple(case.name for case in cases) for cases in cases_of(job, fold))
 
@@ -143,13 +144,16 @@ def _require_cycles(training: TrainingPlan, iterations: int | None) -> None:
         raise SettingsError(f"{training.snapshots} snapshots need more than {iterations} iterations.")
 
 
-def _require_evidence(job: TrainJob) -> None:
-    """A loss of evidence needs a head that gives it, and classes that exclude one another."""
-    evident = job.configuration.network.head == "evidential"
-    if "evidential" in job.plan.training.loss and not evident:
-        raise SettingsError("loss=evidential needs a network that gives evidence. Add network.head=evidential.")
-    if evident and job.table.activation != "softmax":
-        raise SettingsError("network.head=evidential is for labels that exclude one another, not for regions.")
+def _require_head(job: TrainJob) -> None:
+    """A loss of evidence or of alternatives needs a head that gives them, and classes that exclude one another."""
+    head, losses = job.configuration.network.head, [part.name for part in parse_loss(job.plan.training.loss)]
+    for name, given in (("evidential", "evidence"), ("learned", "what may be otherwise")):
+        if name in losses and head != name:
+            raise SettingsError(f"loss={name} needs a network that gives {given}. Add network.head={name}.")
+    if head == "learned" and "learned" not in losses:
+        raise SettingsError("network.head=learned learns what may be otherwise by its loss. Add loss=[dice,learned].")
+    if head != "plain" and job.table.activation != "softmax":
+        raise SettingsError(f"network.head={head} is for labels that exclude one another, not for regions.")
 
 
 def _require_colour(job: TrainJob) -> None:

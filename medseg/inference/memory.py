@@ -213,6 +213,9 @@ def _at_work(image: Volume, model: Networks, options: Options, layout: Layout) -
     batch = layout.tile_batch(configuration, channels, classes, options)
     # A batch, and one tile's scores for tiles of a single value.
     tiles = batch * tile_bytes(configuration, channels, classes, several) + 4 * classes * prod(configuration.patch_size)
+    if options.spread is not None:  # what is said of each class beside its logit, and its copy turned back
+        more = model.labels.outputs * (options.spread.logits_per_class - 1)
+        tiles += 2 * batch * 4 * more * prod(configuration.patch_size)
     work = tiles + restoring + _LIBRARY_BYTES
     disk = slab if layout.scores == "disk" else 0
     if options.device.type == "cpu":

@@ -75,6 +75,8 @@ class Spread(Protocol):
     """Whether each mirror image is a member; else those of a network are averaged before."""
     takes_logits: bool
     """Whether members are found in logits (``of_logits``), and not in what is made of them (``of``)."""
+    logits_per_class: int
+    """How many of them each of the ``members`` gives for a class; more than one only where logits are taken."""
 
     def members(self, networks: Sequence[nn.Module]) -> Sequence[nn.Module]:
         """Those whose disagreement is watched: the networks themselves, or samples of each."""
@@ -85,7 +87,7 @@ class Spread(Protocol):
         ...
 
     def of_logits(self, logits: Tensor) -> Tensor:
-        """The same as ``of``, by float32 logits ``(B, K, ...)``."""
+        """The same as ``of``, by float32 logits ``(B, K * logits_per_class, ...)``."""
         ...
 
     def finish(self, scores: Tensor) -> Tensor:

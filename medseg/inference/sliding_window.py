@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from medseg.arrays import Image, Triple
 from medseg.errors import MedsegError
+from medseg.inference.heap import give_back_freed
 from medseg.inference.onednn import fast_convolutions
 from medseg.inference.options import Combine, Mirror, Spread, flip_sets
 from medseg.inference.slab import NnunetSlab, Rows, Slab
@@ -140,13 +141,15 @@ class _Ensemble:
 
         A few rows at a time: what is computed on the way to an entropy is as large as several copies of the scores.
         """
+        give_back_freed()
         total = torch.zeros((len(tiles), self._classes + spread.channels, *tiles.shape[2:]), device=self._device)
         flips = [[flip] for flip in self._flips] if spread.is_of_mirror_images else [self._flips]
         count = len(self._networks) * len(flips)
         for network, together in product(self._networks, flips):
             if spread.takes_logits:
                 for flip in together:
-                    self._add_rows(total, self._logits(network, tiles, flip), spread.of_logits, count * len(together))
+                    logits = self._logits(network, tiles, flip, self._classes * spread.logits_per_class)
+                    self._add_rows(total, logits, spread.of_logits, count * len(together))
             else:
                 self._add_rows(total, self._average([network], tiles, together), spread.of, count)
         return total
@@ -158,12 +161,12 @@ class _Ensemble:
         for start in range(0, depth, rows):
             total[:, :, start : start + rows] += made(scores[:, :, start : start + rows]).div_(count)
 
-    def _logits(self, network: nn.Module, tiles: Tensor, flip: Sequence[int]) -> Tensor:
-        """What a network gives for one mirror image, turned back, float32."""
+    def _logits(self, network: nn.Module, tiles: Tensor, flip: Sequence[int], wanted: int) -> Tensor:
+        """What a network gives for one mirror image, turned back, ``wanted`` channels, float32."""
         axes = [axis + 2 for axis in flip]
         with autocast(self._device), fast_convolutions(self._device):
             logits = network(tiles.flip(axes) if axes else tiles)
-        self._require_shape(logits, tiles)
+        self._require_shape(logits, tiles, wanted)
         return (logits.flip(axes) if axes else logits).float()
 
     def _average(
@@ -175,7 +178,7 @@ class _Ensemble:
             axes = [axis + 2 for axis in flip]
             with autocast(self._device, half=self._combine == "nnunet"), fast_convolutions(self._device):
                 logits = network(tiles.flip(axes) if axes else tiles)
-            self._require_shape(logits, tiles)
+            self._require_shape(logits, tiles, self._classes)
             if total is None and not axes and (self._combine == "nnunet" or logits.dtype == torch.float32):
                 total = self._added(logits, logits, [], first=True)
             else:
@@ -207,11 +210,11 @@ class _Ensemble:
                 here.copy_(part)
         return total
 
-    def _require_shape(self, logits: Tensor, tiles: Tensor) -> None:
-        if logits.shape[1] != self._classes or logits.shape[2:] != tiles.shape[2:]:
+    def _require_shape(self, logits: Tensor, tiles: Tensor, wanted: int) -> None:
+        if logits.shape[1] != wanted or logits.shape[2:] != tiles.shape[2:]:
             raise MedsegError(
                 f"The network gave scores of shape {tuple(logits.shape[1:])} for a tile {tuple(tiles.shape[2:])}, but "
-                f"({self._classes}, {', '.join(str(size) for size in tiles.shape[2:])}) was expected: the model and "
+                f"({wanted}, {', '.join(str(size) for size in tiles.shape[2:])}) was expected: the model and "
                 "its plan do not belong together."
             )
 

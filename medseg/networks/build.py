@@ -51,4 +51,4 @@ def build_network(network: NetworkPlan, dimensions: int, channels: int, classes:
     require_possible(network)
     if dimensions not in (2, 3):
         raise PlanError(f"A network has 2 or 3 dimensions, not {dimensions}.")
-    return builder(network, dimensions, channels, classes)
+    return builder(network, dimensions, channels, classes * network.logits_per_class)

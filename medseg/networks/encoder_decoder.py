@@ -13,6 +13,7 @@ from torch.jit import is_tracing  # type: ignore[attr-defined]
 
 from medseg.networks.blocks import CONVOLUTIONS, check_patch, initialise
 from medseg.networks.dropout import MapDropout
+from medseg.networks.learned_noise import LearnedNoise
 from medseg.planning.coarse_layers import auxiliary_stages, finest_stage
 from medseg.planning.plan import NetworkPlan
 
@@ -23,7 +24,8 @@ class EncoderDecoder(nn.Module):
     """A network for 2D and 3D.
 
     (B, C, Z, Y, X) -> logits (B, K, Z, Y, X); in training mode with deep supervision a list of logits, finest first, as
-    many as there are decoder stages. A 2D network takes Z = 1. Raises PlanError when the batch does not fit.
+    many as there are decoder stages. A 2D network takes Z = 1. With ``head=learned`` K is 1 + FACTORS times as many in
+    training mode. Raises PlanError when the batch does not fit.
 
     The encoder gives a list of maps, finest first. The decoder takes that list and whether every head is wanted, and
     gives a list of logits, finest first.
@@ -41,6 +43,7 @@ class EncoderDecoder(nn.Module):
         self.encoder = encoder
         self.dropout = MapDropout(plan.dropout)
         self.decoder = decoder
+        self.noise = LearnedNoise() if plan.head == "learned" else None
         self.apply(initialise)
 
     def forward(self, x: Tensor) -> Tensor | list[Tensor]:
@@ -54,6 +57,8 @@ class EncoderDecoder(nn.Module):
         if self.is_evidential:
             # alpha = 1 + evidence; softmax of its logarithm is the Dirichlet distribution's mean (Sensoy et al. 2018).
             logits = [F.softplus(one.float()).log1p() for one in logits]
+        if self.noise is not None:
+            logits = [self.noise(one) for one in logits]
         if self.dimensions == 2:
             logits = [one.unsqueeze(2) for one in logits]
         return logits if every_head else logits[0]

@@ -119,7 +119,13 @@ def _by_output(old: Tensor, known: Sequence[str], new: Tensor, wanted: Sequence[
     found = [place.get(name.casefold()) for name in wanted]
     if old.shape[1:] != new.shape[1:] or all(index is None for index in found):
         return None
-    return torch.stack([new[row] if index is None else old[index] for row, index in enumerate(found)])
+    rows = []
+    for part in range(len(new) // len(wanted)):  # several where a head says more of each output than its logit
+        has_part = (part + 1) * len(known) <= len(old)
+        for row, index in enumerate(found):
+            its = old[part * len(known) + index] if index is not None and has_part else None
+            rows.append(new[part * len(wanted) + row] if its is None else its)
+    return torch.stack(rows)
 
 
 def _places(names: Sequence[str]) -> dict[str, int]:

@@ -49,6 +49,7 @@ LOSSES: dict[str, LossSummary] = {
         LossSummary("bootstrap", "labels mixed with the network's own answer, for wrong labels (Reed et al. 2015)"),
         LossSummary("soft_bootstrap", "the same with its probabilities instead of its answer (Reed et al. 2015)"),
         LossSummary("evidential", "evidence for classes, for network.head=evidential (Sensoy et al. 2018)"),
+        LossSummary("learned", "a patch's labels as a whole, for network.head=learned (Monteiro et al. 2020)"),
     )
 }
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, fields
 from medseg.arrays import Triple
 from medseg.planning.architectures import architecture
 from medseg.planning.layers import Part, Parts
-from medseg.planning.plan import NetworkPlan
+from medseg.planning.plan import FACTORS, NetworkPlan
 
 _FLOAT = 4
 _LABEL = 8
@@ -47,7 +47,7 @@ def voxels_per_stage(network: NetworkPlan, patch: Triple) -> tuple[int, ...]:
 
 def layers_of(network: NetworkPlan, channels: int, classes: int) -> Parts:
     """Every layer of the network as it describes itself; ``classes`` counts the background."""
-    return architecture(network.name).layers(network, channels, classes)
+    return architecture(network.name).layers(network, channels, classes * network.logits_per_class)
 
 
 def feature_map_elements(network: NetworkPlan, patch: Triple, classes: int, every_head: bool = False) -> int:
@@ -118,7 +118,10 @@ def training_memory(
     logits = sum(_FLOAT * batch * layer.elements(patch) for layer in layers if layer.head)
     maps = size * batch * sum(layer.saved(patch) for layer in layers)
     # Of the loss only the finest output counts: those of the others are gone when its turn comes.
-    loss = _LOSS_MAPS * _FLOAT * classes * voxels + (classes - 1) * voxels
+    maps_of_loss = _LOSS_MAPS
+    if network.head == "learned":  # probabilities and their logarithms of each alternative, and the heads' gradient
+        maps_of_loss += 2 * 2**FACTORS + network.logits_per_class
+    loss = maps_of_loss * _FLOAT * classes * voxels + (classes - 1) * voxels
     passing = max(loss, _PASSING_MAPS * size * widest + _PASSING_VOXELS * _FLOAT * voxels)
     weights = _FLOAT * parameter_count(network, channels, classes)
     gradients = max(weights - maps - passing, 0)

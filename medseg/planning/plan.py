@@ -24,6 +24,9 @@ ConfigurationName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][\w-]*$")]
 
 
 AttentionName = Literal["none", "se", "cbam"]
+FACTORS = 3
+"""Ways in which head=learned may be otherwise; Monteiro et al. have 10 and draw them at random. A choice, not measured:
+each is one more set of logits, and the loss sees 2 to this power of answers."""
 
 
 class NetworkPlan(Record):
@@ -45,9 +48,9 @@ class NetworkPlan(Record):
     """A prediction head on every decoder stage, used in training only."""
     attention: AttentionName = "none"
     """Behind every stage of plain convolutions: se (squeeze-and-excitation) or cbam (convolutional block attention)."""
-    head: Literal["plain", "evidential"] = "plain"
-    """What the last layer gives: logits, or evidence for each class (at least none), which the loss 'evidential' and
-    'medseg predict uncertainty=evidential' need."""
+    head: Literal["plain", "evidential", "learned"] = "plain"
+    """What the last layer gives: logits; evidence for each class (at least none), which the loss 'evidential' and
+    'medseg predict uncertainty=evidential' need; or logits with what may be otherwise, for 'learned' of both."""
     dropout: float = Field(default=0.0, ge=0, lt=1)
     """Share of the encoder's features that are dropped in training, but for the finest stage's; needed for
     'medseg predict uncertainty=dropout'."""
@@ -61,6 +64,11 @@ class NetworkPlan(Record):
         if len(self.decoder_convolutions) != depth - 1:
             raise ValueError(f"decoder_convolutions needs {depth - 1} numbers, one less than there are stages")
         return self
+
+    @property
+    def logits_per_class(self) -> int:
+        """How many numbers of each voxel a head gives for a class."""
+        return 1 + FACTORS if self.head == "learned" else 1
 
     @property
     def divisor(self) -> Triple:

@@ -146,7 +146,7 @@ def configuration_reasons(
         "network.encoder_convolutions": "nnU-Net's number for this network",
         "network.decoder_convolutions": "nnU-Net's number for this network",
         "network.attention": "none is needed; se or cbam may be tried",
-        "network.head": "plain unless asked for; evidential serves uncertainty=evidential",
+        "network.head": "plain unless asked for; evidential and learned serve the uncertainty= of their name",
         "network.dropout": "none unless asked for, as in nnU-Net; more than 0 serves uncertainty=dropout",
         "network.deep_supervision": "coarser stages learn from the labels directly (nnU-Net's rule)",
     }

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from medseg.arrays import Spacing
 from medseg.cases.labels import LabelTable
+from medseg.networks.learned_noise import alternatives, settled
 from medseg.planning.class_weights import ClassWeights
 from medseg.training.dice import any_of
 
@@ -34,7 +35,10 @@ class LossSetting:
 
 
 class Answers:
-    """Logits (B, K, Z, Y, X) beside label indices (B, Z, Y, X); computed in float32, or float64 for such logits."""
+    """Logits (B, K, Z, Y, X) beside label indices (B, Z, Y, X); computed in float32, or float64 for such logits.
+
+    Of a network that says how sure it is, those of the probabilities to be expected; ``alternatives`` has the others.
+    """
 
     def __init__(
         self,
@@ -44,7 +48,8 @@ class Answers:
         spacing: Spacing = (1.0, 1.0, 1.0),
         progress: float = 1.0,
     ) -> None:
-        self.logits = logits if logits.dtype == torch.float64 else logits.float()
+        self._heads = logits if logits.dtype == torch.float64 else logits.float()
+        self.logits = settled(self._heads, setting.table.outputs)
         self.labels, self.setting, self.spacing = labels, setting, spacing
         self.progress = progress
         """Share of the training that is done."""
@@ -56,6 +61,10 @@ class Answers:
     def are_classes(self) -> bool:
         """Whether the outputs exclude one another."""
         return self.setting.table.activation == "softmax"
+
+    def alternatives(self) -> Iterator[Tensor]:
+        """All that the network holds to be equally probable, each like ``logits``: for most networks one answer."""
+        return iter([self.logits]) if self._heads is self.logits else alternatives(self._heads)
 
     @cached_property
     def log_classes(self) -> Tensor:

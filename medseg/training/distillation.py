@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from medseg.networks.blocks import CONVOLUTIONS
 from medseg.networks.encoder_decoder import enlarge
+from medseg.networks.learned_noise import settled
 from medseg.planning.plan import ConfigurationPlan, DistillationPlan
 
 Activation = Literal["softmax", "sigmoid"]
@@ -83,7 +84,8 @@ class Teachers:
         with torch.no_grad(), fabric.autocast():
             answers = [network(images).float() for network in self.networks]
         with torch.autocast(logits.device.type, enabled=False):
-            divergence = divergence_from(answers, logits.float(), self.plan.temperature, self.activation)
+            own = settled(logits.float(), answers[0].shape[1])
+            divergence = divergence_from(answers, own, self.plan.temperature, self.activation)
             mixed = (1 - self.plan.weight) * loss + self.plan.weight * divergence
             theirs = [coarsest.take() for coarsest in self._coarsest]
             pairs = zip(maps, theirs, strict=True)

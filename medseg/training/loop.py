@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from medseg.errors import MedsegError
+from medseg.networks.learned_noise import settled
 from medseg.training.augment import augment_batch
 from medseg.training.dice import patch_dice
 from medseg.training.distillation import Teachers, finest_of, logits_of
@@ -84,7 +85,7 @@ def train(
         optimizer.zero_grad(set_to_none=True)
         tell_progress(loss_function, iteration / schedule.end)
         output = network(images)
-        finest = finest_of(output)
+        finest = settled(finest_of(output).detach(), recipe.classes)
         loss = loss_function(logits_of(output), labels)
         if teachers is not None:
             loss = teachers.mix(fabric, loss, images, output)
@@ -96,8 +97,8 @@ def train(
         if norm is not None and not torch.isfinite(norm) and fabric.strategy.precision.precision != "16-mixed":
             raise _no_number("gradient", norm, iteration, cases_of)
         optimizer.step()
-        errors = _errors(fabric, finest.detach(), labels, recipe) if plan.sampling.hard_patches else ()
-        dice = None if recipe.pretraining else patch_dice(finest.detach(), labels, recipe.labels)
+        errors = _errors(fabric, finest, labels, recipe) if plan.sampling.hard_patches else ()
+        dice = None if recipe.pretraining else patch_dice(finest, labels, recipe.labels)
         after_step(Step(iteration + 1, loss.item(), dice, rate, errors))
 
 

@@ -16,7 +16,7 @@ from medseg.arrays import Spacing
 from medseg.cases.labels import LabelTable
 from medseg.planning.class_weights import ClassWeights
 from medseg.planning.losses import WeightedLoss, parse_loss
-from medseg.training import loss_evidential, loss_overlap, loss_shape, loss_voxelwise
+from medseg.training import loss_evidential, loss_learned, loss_overlap, loss_shape, loss_voxelwise
 from medseg.training.answers import Answers, LossSetting
 
 
@@ -49,6 +49,7 @@ LOSSES: dict[str, Callable[[Answers], Tensor]] = {
     "bootstrap": loss_voxelwise.bootstrap,
     "soft_bootstrap": loss_voxelwise.soft_bootstrap,
     "evidential": loss_evidential.evidential,
+    "learned": loss_learned.learned,
 }
 """What each does is summed up in ``medseg.planning.losses``."""
 

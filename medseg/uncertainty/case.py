@@ -19,10 +19,19 @@ from medseg.inference.decision import decide, decision_of
 from medseg.inference.entropy import entropy_of
 from medseg.inference.restore import crop_view
 from medseg.networks.dropout import DropoutSample
+from medseg.networks.learned_noise import WithFactors
+from medseg.planning.plan import FACTORS
 from medseg.preprocessing.grid import Grid
 from medseg.uncertainty.calibration import Calibration
 from medseg.uncertainty.conformal import Limits, volume_interval
-from medseg.uncertainty.members import CHANNELS, finish_spread, join_configurations, with_evidence, with_spread
+from medseg.uncertainty.members import (
+    CHANNELS,
+    finish_spread,
+    join_configurations,
+    with_alternatives,
+    with_evidence,
+    with_spread,
+)
 from medseg.uncertainty.structures import (
     StructureCounts,
     reaches,
@@ -83,11 +92,14 @@ class MemberSpread:
         """``samples`` of each network where features are dropped; which ones follows from ``seed``."""
         self.source: Source = source
         self.trust, self.is_of_mirror_images = trust, source == "tta"
-        self.takes_logits = source == "evidential"
+        self.takes_logits = source in ("evidential", "learned")
+        self.logits_per_class = 1 + FACTORS if source == "learned" else 1
         self._samples, self._seed = samples, seed
 
     def members(self, networks: Sequence[nn.Module]) -> Sequence[nn.Module]:
-        """The networks themselves, or samples of each with some features dropped."""
+        """The networks themselves, with what may be otherwise, or samples of each with some features dropped."""
+        if self.source == "learned":
+            return [WithFactors(network) for network in networks]
         if self.source != "dropout":
             return networks
         seeds = range(self._seed, self._seed + self._samples)
@@ -98,8 +110,8 @@ class MemberSpread:
         return with_spread(probabilities, self.trust.table)
 
     def of_logits(self, logits: Tensor) -> Tensor:
-        """``with_evidence``."""
-        return with_evidence(logits)
+        """``with_evidence`` or ``with_alternatives``."""
+        return with_evidence(logits) if self.source == "evidential" else with_alternatives(logits)
 
     def finish(self, scores: Tensor) -> Tensor:
         """``finish_spread``."""

@@ -3,7 +3,8 @@
 Knows nothing of networks or files; ``medseg.inference`` averages what is made of each member's, tile by tile,
 with the weights of the probabilities themselves. A member is a mirror image of a fold's network (tta), a fold's network
 (ensemble), one with some of its features dropped (dropout), one of several kept of its training (snapshots), or any
-probabilities that the network's evidence allows (evidential); overlapping tiles count as members too.
+probabilities that the network's evidence allows (evidential); overlapping tiles count as members too. What a network
+holds to be possible of itself (learned) is no disagreement: it is doubt about the labels, and all of it aleatoric.
 Rule: predictive entropy of the mean = expected entropy of the members (aleatoric) + mutual information (epistemic),
 Depeweg et al. 2018; entropies are concave, so neither part is negative.
 """
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from medseg.cases.labels import LabelTable
 from medseg.inference.entropy import entropy_of
+from medseg.networks.learned_noise import alternatives
 
 CHANNELS = 2
 """Numbers of a voxel that come behind its probabilities."""
@@ -38,6 +40,16 @@ def with_evidence(logits: Tensor) -> Tensor:
     entropy = (p * (torch.digamma(total + 1) - torch.digamma(alpha + 1))).sum(dim=1, keepdim=True)
     squares = (p * (alpha + 1) / (total + 1)).sum(dim=1, keepdim=True)
     return torch.cat([p, entropy, squares], dim=1).float()
+
+
+def with_alternatives(heads: Tensor) -> Tensor:
+    """The same for networks that say what may be otherwise, with heads ``(B, K * (1 + FACTORS), ...)``: the mean over
+    it, the entropy of that mean, and the sum of squares, so that the variance is the learned one."""
+    each = [logits.softmax(1) for logits in alternatives(heads)]
+    p = torch.stack(each).mean(0)
+    entropy = torch.special.entr(p).sum(dim=1, keepdim=True)
+    squares = torch.stack([(one**2).sum(dim=1, keepdim=True) for one in each]).mean(0)
+    return torch.cat([p, entropy, squares], dim=1)
 
 
 def finish_spread(scores: Tensor, table: LabelTable) -> Tensor:

@@ -9,7 +9,7 @@ from typing import ClassVar, Literal
 
 from medseg.documents import Document, Record
 
-Source = Literal["tta", "ensemble", "dropout", "snapshots", "evidential"]
+Source = Literal["tta", "ensemble", "dropout", "snapshots", "evidential", "learned"]
 """What the members were."""
 
 

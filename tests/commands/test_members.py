@@ -7,6 +7,7 @@ from medseg.cli import main
 from medseg.files import hash_file
 from medseg.images.formats import read_image
 from medseg.inference.bundle import open_model
+from medseg.inference.model import described_weights
 from medseg.paths import Workspace
 
 from tiny import write_tiny_workspace, write_untrained_model
@@ -83,12 +84,62 @@ def test_a_network_that_gives_evidence_tells_what_it_does_not_know_in_one_pass(t
     assert epistemic.max() > 0.1  # six iterations teach little
 
 
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory):
+    workspace = Workspace(write_tiny_workspace(tmp_path_factory.mktemp("learned")))
+    words = (f"workspace={workspace.folder}", "network.head=learned", "loss=[dice,learned]", "mirror_axes=[]")
+    assert main(["train", *TRAIN, *words]) == 0
+    return workspace
+
+
+def test_a_network_says_what_may_be_otherwise_and_its_labels_stay_the_same(learned, tmp_path):
+    place = learned.folder
+    assert main(["bundle", f"workspace={place}", f"output={tmp_path / 'bundle'}"]) == 0
+    assert predict(learned, tmp_path / "bundle", tmp_path / "out", "uncertainty=learned", "mirror=false", "step=1") == 0
+    assert predict(learned, place, tmp_path / "plain", "mirror=false", "step=1") == 0
+    assert hash_file(tmp_path / "out" / "0.nii.gz") == hash_file(tmp_path / "plain" / "0.nii.gz")
+    maps = tmp_path / "out" / "uncertainty" / "0"
+    assert read_image(maps / "variance.nii.gz").array.max() > 0.01
+    ratio = read_image(maps / "epistemic.nii.gz").array.sum() / read_image(maps / "entropy.nii.gz").array.sum()
+    assert ratio < 0.05  # doubt about labels is no disagreement; only overlapping tiles disagree
+
+
+def test_such_a_training_goes_on_and_may_begin_with_plain_weights(workspace, tmp_path):
+    other = Workspace(write_tiny_workspace(tmp_path))
+    words = (f"workspace={other.folder}", "fold=0", "device=cpu", "validate_fold=false")
+    start = f"init_from={workspace.folder}"
+    assert main(["train", *words, "iterations=2", "network.head=learned", "loss=[dice,learned]", start]) == 0
+    assert main(["train", *words, "iterations=4", "resume=true"]) == 0
+    assert open_model(other.folder).load().configuration.network.head == "learned"
+
+
+def test_an_exported_graph_gives_the_expected_probabilities_alone(learned, tmp_path, capsys):
+    assert main(["export", f"model={learned.folder}", f"output={tmp_path / 'onnx'}"]) == 0
+    assert predict(learned, tmp_path / "onnx", tmp_path / "out", "mirror=false", "step=1") == 0
+    assert predict(learned, tmp_path / "onnx", tmp_path / "more", "uncertainty=learned") == 2
+    assert "exported graph" in capsys.readouterr().err
+
+
+def test_images_are_restored_by_plain_logits_whatever_the_head(learned, tmp_path):
+    workspace = Workspace(write_tiny_workspace(tmp_path))
+    words = ("network.head=learned", "iterations=2", "device=cpu")
+    assert main(["pretrain", f"workspace={workspace.folder}", *words]) == 0
+    path = Workspace(workspace.folder / "pretrained").weights("3d_fullres", 0)
+    assert described_weights(path)[1].configuration.network.head == "plain"
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
-    [(("loss=[dice,evidential]",), "Add network.head=evidential"), (("uncertainty=evidential",), "give no evidence")],
+    [
+        (("loss=[dice,evidential]",), "Add network.head=evidential"),
+        (("uncertainty=evidential",), "give no evidence"),
+        (("loss=[dice,learned]",), "Add network.head=learned"),
+        (("network.head=learned",), "Add loss="),
+        (("uncertainty=learned",), "do not say what may be otherwise"),
+    ],
 )
-def test_evidence_needs_the_head_that_gives_it(workspace, tmp_path, capsys, words, sentence):
-    if "uncertainty=evidential" in words:
+def test_a_head_and_what_needs_it_go_together(workspace, tmp_path, capsys, words, sentence):
+    if words[0].startswith("uncertainty="):
         assert predict(workspace, workspace.folder, tmp_path / "out", *words) == 2
     else:
         assert main(["train", "fold=1", "iterations=6", f"workspace={workspace.folder}", "device=cpu", *words]) == 2

@@ -263,6 +263,7 @@ BY_HAND = {
     ),
     "bootstrap": lambda x, batch: x.mean(lambda p, true: -0.8 * math.log(p[true]) - 0.2 * math.log(p.max())),
     "evidential": lambda x, batch: x.evidential(),
+    "learned": ce,  # of a single answer; of several in tests/networks/test_learned_noise.py
     "soft_bootstrap": lambda x, batch: x.mean(
         lambda p, true: -0.95 * math.log(p[true]) - 0.05 * sum(q * math.log(q) for q in p)
     ),
