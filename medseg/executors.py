@@ -1,4 +1,4 @@
-"""Where independent pieces of work are done: one after the other here, or spread over the nodes of a Ray cluster.
+"""Where independent pieces of work are done: by threads here, or spread over the nodes of a Ray cluster.
 
 Knows nothing of cases. One interface: an executor is given a function and items, and hands out what became of each as
 soon as it is finished. Work that a node drops, because it dies or breaks down, is done again on another node.
@@ -10,8 +10,10 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeVar
+from pathlib import Path
+from typing import Any, Generic, Protocol, TypeVar, runtime_checkable
 
 from medseg.errors import MedsegError, SettingsError
 
@@ -28,19 +30,42 @@ class Finished(Generic[_Item]):
     result: Any = None
     error: str | None = None
     attempts: int = 1
+    fault: Exception | None = None
+    """Where it was done here and failed otherwise than by a MedsegError: what was raised, with its traceback."""
 
 
+@runtime_checkable
 class Executor(Protocol):
     """Does ``work`` for every item; the order of what it hands out is its own."""
 
     def __call__(self, work: Callable[[_Item], Any], items: Sequence[_Item]) -> Iterator[Finished[_Item]]: ...
 
 
-def one_after_the_other(work: Callable[[_Item], Any], items: Sequence[_Item]) -> Iterator[Finished[_Item]]:
-    """Here, in this process, in order."""
-    for item in items:
-        kind, found = _attempt(work, item)
-        yield Finished(item, found) if kind == "done" else Finished(item, error=found)
+@dataclass(frozen=True)
+class Threads:
+    """Here, in this process: so many items at once, one after the other where it is one."""
+
+    count: int = 1
+
+    def __call__(self, work: Callable[[_Item], Any], items: Sequence[_Item]) -> Iterator[Finished[_Item]]:
+        """Every item; what has not begun is given up where the caller stops."""
+        with ThreadPoolExecutor(max(self.count, 1)) as pool:
+            waiting = {pool.submit(work, item): item for item in items}
+            try:
+                for future in as_completed(waiting):
+                    yield _finished_here(waiting[future], future.exception(), future)
+            finally:
+                pool.shutdown(cancel_futures=True)
+
+
+def _finished_here(item: _Item, error: BaseException | None, future: Future[Any]) -> Finished[_Item]:
+    if error is None:
+        return Finished(item, future.result())
+    if isinstance(error, MedsegError):
+        return Finished(item, error=str(error))
+    if isinstance(error, Exception):
+        return Finished(item, error=f"{type(error).__name__}: {error}", fault=error)
+    raise error
 
 
 @dataclass(frozen=True)
@@ -112,7 +137,7 @@ class _Spread(Generic[_Item]):
         if attempt > 1 and others:
             strategy = NodeAffinitySchedulingStrategy(others[index % len(others)], soft=True)
         task = self._task.options(scheduling_strategy=strategy)
-        self._running[task.remote(self._work, self._items[index])] = index, attempt
+        self._running[task.remote(self._work, self._items[index], str(Path.cwd()))] = index, attempt
 
 
 def _connected(address: str) -> Any:
@@ -146,19 +171,19 @@ def _no_cluster(address: str, detail: str) -> SettingsError:
     )
 
 
-def _attempt_there(work: Callable[[_Item], Any], item: _Item) -> tuple[str, Any, str]:
-    """On a node: plain words travel back, whatever an exception is made of; and the node's name."""
+def _attempt_there(work: Callable[[_Item], Any], item: _Item, folder: str) -> tuple[str, Any, str]:
+    """On a node, in the folder in which the command was given, so that its paths mean the same.
+
+    Plain words travel back, whatever an exception is made of: done, refused (it will be so again everywhere) or failed;
+    and the node's name.
+    """
     import ray
 
-    kind, found = _attempt(work, item)
-    return kind, found, ray.get_runtime_context().get_node_id()
-
-
-def _attempt(work: Callable[[_Item], Any], item: _Item) -> tuple[str, Any]:
-    """done, refused (it will be so again everywhere) or failed."""
+    node = ray.get_runtime_context().get_node_id()
     try:
-        return "done", work(item)
+        os.chdir(folder)
+        return "done", work(item), node
     except MedsegError as error:
-        return "refused", str(error)
+        return "refused", str(error), node
     except Exception as error:
-        return "failed", f"{type(error).__name__}: {error}"
+        return "failed", f"{type(error).__name__}: {error}", node

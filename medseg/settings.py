@@ -118,7 +118,9 @@ def setting_names(model: type[BaseModel], prefix: str = "") -> Iterator[str]:
 
 def describe(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, str, str, str]]:
     """(key, type, default, meaning) of every setting, for ``medseg COMMAND help``."""
-    for name, field in model.model_fields.items():
+    # What several commands share comes after a command's own.
+    inherited = {name for parent in model.__mro__[1:] for name in getattr(parent, "model_fields", ())}
+    for name, field in sorted(model.model_fields.items(), key=lambda one: one[0] in inherited):
         part = next((t for t in (field.annotation, *get_args(field.annotation)) if _is_record(t)), None)
         if part is not None:
             yield from describe(part, f"{prefix}{name}.")

@@ -15,7 +15,7 @@ import pytest
 
 from medseg.cli import main
 from medseg.errors import MedsegError, SettingsError
-from medseg.executors import ATTEMPTS, RayCluster, one_after_the_other
+from medseg.executors import ATTEMPTS, RayCluster, Threads
 from medseg.images.formats import read_labels
 
 from tiny import write_tiny_workspace
@@ -27,11 +27,21 @@ def halved(number: int) -> float:
     return 10 / number
 
 
-def test_work_is_done_in_order_and_a_failure_is_a_sentence_that_stops_nothing():
-    done, refused, failed, last = one_after_the_other(halved, [5, -1, 0, 2])
-    assert (done.result, done.error, last.result) == (2.0, None, 5.0)
-    assert refused.error == "-1 is negative."
-    assert failed.error == "ZeroDivisionError: division by zero"
+@pytest.mark.parametrize("count", [1, 3])
+def test_a_failure_is_a_sentence_that_stops_nothing(count: int):
+    found = {one.item: one for one in Threads(count)(halved, [5, -1, 0, 2])}
+    assert (found[5].result, found[5].error, found[2].result) == (2.0, None, 5.0)
+    assert (found[-1].error, found[-1].fault) == ("-1 is negative.", None)
+    assert found[0].error == "ZeroDivisionError: division by zero"
+    assert isinstance(found[0].fault, ZeroDivisionError)
+
+
+def test_what_has_not_begun_is_given_up_where_the_caller_stops():
+    begun = []
+    for finished in Threads(1)(begun.append, range(1000)):
+        assert finished.error is None
+        break
+    assert len(begun) < 1000
 
 
 PATH = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])

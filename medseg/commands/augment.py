@@ -60,7 +60,7 @@ def run(words: Mapping[str, str]) -> None:
 
     known = {case.name: case for case in job.dataset.cases}
     with Bar() as bar:
-        prepare_cases([known[name] for name in names], job.table, job.plan, job.configuration, job.prepared, 1, bar)
+        prepare_cases([known[name] for name in names], job.table, job.plan, job.configuration, job.prepared, None, bar)
     started = time.monotonic()
     channels = [channel.name for channel in job.plan.channels]
     shown = preview_augmentations(

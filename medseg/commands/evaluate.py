@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,18 +19,20 @@ from pydantic import NonNegativeFloat, NonNegativeInt
 from medseg.cases.labels import Label, LabelTable
 from medseg.cases.listing import read_label_table
 from medseg.commands.console import Bar, say, table
+from medseg.commands.executor import ExecutorSettings
 from medseg.errors import MedsegError, SettingsError
 from medseg.evaluation.scores import CaseScores, Scores, as_rows, rank_cases, score_case, summarise, write_csv
+from medseg.executors import Executor
 from medseg.images.formats import SUFFIXES, read_image, read_labels, stem_of
 from medseg.images.volume import Volume, require_same_grid
 from medseg.run_record import record_run
-from medseg.settings import Settings, build
+from medseg.settings import build
 
 _LISTED = 10
 T = TypeVar("T")
 
 
-class EvaluateSettings(Settings):
+class EvaluateSettings(ExecutorSettings):
     """Settings of ``medseg evaluate``."""
 
     predictions: Path
@@ -69,14 +71,10 @@ def run(words: Mapping[str, str]) -> int:
     """Score every case; the exit code is 2 when one of them could not be scored."""
     settings = build(EvaluateSettings, words)
     pairs = _pair(settings)
-    workers = settings.workers or min(os.cpu_count() or 1, 4)
-    label_table = _label_table(settings, pairs, workers)
-
-    def score(name: str) -> CaseScores:
-        prediction, truth = _read_pair(name, pairs, label_table)
-        return score_case(prediction.array, truth.array, truth.spacing, label_table, settings.tolerance_mm, name)
-
-    scored, failed = _each_case("Scoring", list(pairs.found), score, workers)
+    executor = settings.chosen(settings.workers or min(os.cpu_count() or 1, 4))
+    label_table = _label_table(settings, pairs, executor)
+    score = partial(_score, pairs=pairs, label_table=label_table, tolerance_mm=settings.tolerance_mm)
+    scored, failed = _each_case("Scoring", list(pairs.found), score, executor)
     failed = pairs.failed | failed
     output = settings.output or _folder_of(settings.predictions) / "evaluation"
     if scored:
@@ -139,7 +137,16 @@ def _folder_of(path: Path) -> Path:
     return path if path.is_dir() else path.parent
 
 
-def _label_table(settings: EvaluateSettings, pairs: _Pairs, workers: int) -> LabelTable:
+def _score(name: str, pairs: _Pairs, label_table: LabelTable, tolerance_mm: float) -> CaseScores:
+    prediction, truth = _read_pair(name, pairs, label_table)
+    return score_case(prediction.array, truth.array, truth.spacing, label_table, tolerance_mm, name)
+
+
+def _values(name: str, pairs: _Pairs) -> set[int]:
+    return {int(value) for file in pairs.found[name] for value in np.unique(read_labels(file).array)}
+
+
+def _label_table(settings: EvaluateSettings, pairs: _Pairs, executor: Executor) -> LabelTable:
     """The given table, else the one beside the predictions or labels, else one of the values that occur."""
     if settings.label_table is not None:
         return read_label_table(settings.label_table)
@@ -148,10 +155,7 @@ def _label_table(settings: EvaluateSettings, pairs: _Pairs, workers: int) -> Lab
         if path.is_file():
             return read_label_table(path)
 
-    def values(name: str) -> set[int]:
-        return {int(value) for file in pairs.found[name] for value in np.unique(read_labels(file).array)}
-
-    found, _ = _each_case("Looking for label values", list(pairs.found), values, workers)
+    found, _ = _each_case("Looking for label values", list(pairs.found), partial(_values, pairs=pairs), executor)
     present = sorted(set().union(*found.values()) - {0})
     say(f"No labels.yaml was found, so structures are named by value: {', '.join(map(str, present)) or 'none'}.")
     return LabelTable(
@@ -173,29 +177,23 @@ def _read_pair(name: str, pairs: _Pairs, label_table: LabelTable) -> tuple[Volum
 
 
 def _each_case(
-    title: str, names: Sequence[str], work: Callable[[str], T], workers: int
+    title: str, names: Sequence[str], work: Callable[[str], T], executor: Executor
 ) -> tuple[dict[str, T], dict[str, str]]:
     """Do the work for every case, several at once: results and failures by name."""
     done: dict[str, T] = {}
     failed: dict[str, str] = {}
-    with Bar() as bar, ThreadPoolExecutor(workers) as pool:
+    with Bar() as bar:
         bar.start(title, len(names))
-        waiting = {pool.submit(work, name): name for name in names}
-        try:
-            for future in as_completed(waiting):
-                name = waiting[future]
-                try:
-                    done[name] = future.result()
-                except MedsegError as error:
-                    failed[name] = str(error)
-                except Exception as error:
-                    # A fault of ours should not cost the others either; alone, the case shows its whole traceback.
-                    if len(names) == 1:
-                        raise
-                    failed[name] = f"{type(error).__name__}: {error}. Evaluate this file alone to see more."
-                bar.advance()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for finished in executor(work, names):
+            # A fault of ours should not cost the others either; alone, the case shows its whole traceback.
+            if finished.fault is not None and len(names) == 1:
+                raise finished.fault
+            if finished.error is None:
+                done[finished.item] = finished.result
+            else:
+                more = "" if finished.fault is None else ". Evaluate this file alone to see more."
+                failed[finished.item] = finished.error + more
+            bar.advance()
     return done, failed
 
 

@@ -17,6 +17,7 @@ from medseg.cases.dicom_inputs import find_dicom_cases
 from medseg.cases.labels import LabelTable
 from medseg.commands.chosen import FoldChoice, chosen_folds
 from medseg.commands.console import Bar, say
+from medseg.commands.executor import ExecutorSettings
 from medseg.commands.predict_uncertainty import judge_in, with_uncertainty, write_maps, write_worklist
 from medseg.errors import Complaint, MedsegError, SettingsError
 from medseg.evaluation.palette import colors_of, topmost
@@ -25,7 +26,7 @@ from medseg.images.formats import find_dicom, write_labels
 from medseg.inference.inputs import find_cases, has_images, suffix_of
 from medseg.inference.options import DEFAULT_QUALITY, Mirror, Options, Quality, flip_sets
 from medseg.run_record import RunRecord, record_run
-from medseg.settings import Bytes, Settings, build
+from medseg.settings import Bytes, build
 
 if TYPE_CHECKING:
     import torch
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 PICTURES = 5
 
 
-class PredictSettings(Settings):
+class PredictSettings(ExecutorSettings):
     """Settings of ``medseg predict``."""
 
     input: Path
@@ -87,12 +88,6 @@ class PredictSettings(Settings):
     """With uncertainty and after 'medseg calibrate': how often guaranteed contours, volumes and Dice should hold."""
     picture: bool = True
     """Draw a PNG of the first few cases."""
-    executor: Literal["here", "ray"] = "here"
-    """ray: spread the cases over an existing Ray cluster (needs the extra: pip install medseg[cluster])."""
-    address: str = "auto"
-    """With executor=ray: HOST:PORT of the cluster's head; auto takes the cluster that this machine is part of."""
-    cpus: PositiveInt = 1
-    """With executor=ray: processors for each case; with device=cuda also one GPU."""
 
 
 SETTINGS = (PredictSettings,)

@@ -17,7 +17,6 @@ from medseg.cases.case import Case
 from medseg.commands.chosen import FoldChoice, chosen_folds
 from medseg.commands.console import Bar, say
 from medseg.commands.predict import PICTURES, Outcomes, PredictSettings, write_prediction
-from medseg.executors import RayCluster
 
 if TYPE_CHECKING:
     from medseg.inference.model import Model, Networks
@@ -85,7 +84,7 @@ def predict_on_cluster(
     for number, case in enumerate(cases):
         here = replace(case, images=tuple(image.resolve() for image in case.images))
         items.append(_Item(here, targets[case.name].resolve(), settings.picture and number < PICTURES))
-    cluster = RayCluster(settings.address, settings.cpus, gpus=int(options.device.type == "cuda"))
+    cluster = settings.chosen(1, gpus=int(options.device.type == "cuda"))
     with Bar() as bar:
         bar.start(f"Predicting on the cluster at {settings.address}", len(items))
         for number, finished in enumerate(cluster(work, items), start=1):

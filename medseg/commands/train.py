@@ -61,7 +61,8 @@ def prepare(job: TrainJob, chosen: Sequence[Fold], progress: Progress) -> None:
     needed = {case.name: case for fold in chosen for cases in cases_of(job, fold) for case in cases}
     workers = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     cases = [needed[name] for name in sorted(needed)]
-    prepare_cases(cases, job.table, job.plan, job.configuration, job.prepared, min(workers, 8), progress)
+    executor = job.settings.chosen(min(workers, 8))
+    prepare_cases(cases, job.table, job.plan, job.configuration, job.prepared, executor, progress)
     prepare_before(job, cases, progress)
     if not isinstance(progress, Silent):
         _warn_of_changes(job, needed)

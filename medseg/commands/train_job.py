@@ -19,18 +19,19 @@ from medseg.cases.folds import Folds
 from medseg.cases.formats import read_dataset
 from medseg.cases.labels import LabelTable
 from medseg.commands.chosen import FoldChoice, chosen_workspace
+from medseg.commands.executor import ExecutorSettings
 from medseg.errors import CheckpointError, PlanError, SettingsError
 from medseg.paths import Workspace
 from medseg.planning.override import Shorthands, override_plan
 from medseg.planning.plan import ConfigurationName, ConfigurationPlan, Plan, TrainingPlan
 from medseg.planning.pretraining import Pretraining
-from medseg.settings import Seconds, Settings, build, require_known
+from medseg.settings import Seconds, build, require_known
 
 if TYPE_CHECKING:
     from medseg.training.recipe import Recipe
 
 
-class TrainSettings(Settings):
+class TrainSettings(ExecutorSettings):
     """Settings of ``medseg train``; the plan's own values (patch_size, optimizer.learning_rate, ...) are taken too."""
 
     fold: int | Literal["all", "full"] = 0
@@ -82,7 +83,7 @@ class TrainSettings(Settings):
 SETTINGS = (TrainSettings, ConfigurationPlan, TrainingPlan, Shorthands)
 Fold = int | Literal["full"]
 _FREE_ON_RESUME = {"fold", "workspace", "configuration", "device", "devices", "nodes", "resume", "restart", "workers",
-                   "save_every", "validate_fold", "tensorboard"}  # fmt: skip
+                   "save_every", "validate_fold", "tensorboard", "executor", "address", "cpus"}  # fmt: skip
 """Settings that do not change the result, or say which training is meant."""
 LENGTH_WORDS = {"iterations", "budget", "early_stop"}
 """Settings that give a training on disk another length."""

@@ -8,7 +8,6 @@ it was made from; it appears whole or not at all. Memory-mapping was chosen by m
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
@@ -23,6 +22,7 @@ from medseg.cases.content import voxel_hash
 from medseg.cases.labels import LabelTable
 from medseg.documents import Document, Record
 from medseg.errors import Complaint, DatasetError, MedsegError
+from medseg.executors import Executor, Threads
 from medseg.files import folder_written_whole, hash_content, hash_file, require_free_space
 from medseg.images.volume import Volume
 from medseg.planning.plan import ConfigurationPlan, Plan
@@ -139,13 +139,14 @@ def prepare_cases(
     plan: Plan,
     configuration: ConfigurationPlan,
     folder: Path,
-    workers: int = 0,
+    executor: Executor | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Prepare every Case that is not prepared yet, or was from other data or another Plan.
 
-    Threads work side by side over Cases (reading and the matrix products release the GIL); the result does not depend
-    on their number. Raises DatasetError with one complaint per Case that failed; the others are kept.
+    The executor may work on several at once: threads side by side (reading and the matrix products release the GIL), or
+    machines that see the same paths; what is written does not depend on it. By default one after the other. Raises
+    DatasetError with one complaint per Case that failed; the others are kept.
     """
     progress = progress or Silent()
     shaping = shaping_hash(table, plan, configuration)
@@ -155,22 +156,31 @@ def prepare_cases(
     z, y, x = configuration.median_shape
     require_free_space(folder, len(stale) * z * y * x * (4 * len(plan.channels) + 1), "Preparing the cases")
     progress.start("Preparing", len(stale))
-    complaints: list[Complaint] = []
-
-    def prepare(case: Case) -> Complaint | None:
-        try:
-            prepare_case(case, table, plan, configuration, folder)
-        except MedsegError as error:
-            return Complaint(case.name, "not-prepared", str(error), "Run 'medseg check' on the dataset.")
-        return None
-
-    with ThreadPoolExecutor(max(workers, 1)) as pool:
-        for complaint in pool.map(prepare, stale):
-            complaints += [complaint] if complaint else []
-            progress.advance()
+    failed: dict[str, str] = {}
+    for done in (executor or Threads())(_Preparation(table, plan, configuration, folder), stale):
+        if done.fault is not None:
+            raise done.fault
+        if done.error is not None:
+            failed[done.item.name] = done.error
+        progress.advance()
     progress.finish()
-    if complaints:
+    if failed:
+        remedy = "Run 'medseg check' on the dataset."
+        complaints = [Complaint(name, "not-prepared", said, remedy) for name, said in sorted(failed.items())]
         raise DatasetError(f"{len(complaints)} of {len(cases)} cases could not be prepared:", complaints)
+
+
+@dataclass(frozen=True)
+class _Preparation:
+    """Prepares a Case, here or on another machine."""
+
+    table: LabelTable
+    plan: Plan
+    configuration: ConfigurationPlan
+    folder: Path
+
+    def __call__(self, case: Case) -> None:
+        prepare_case(case, self.table, self.plan, self.configuration, self.folder)
 
 
 def data_hash(folder: Path, names: Sequence[str]) -> str:
