@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -45,7 +46,17 @@ def test_what_has_not_begun_is_given_up_where_the_caller_stops():
 
 
 PATH = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-ENVIRONMENT = {**os.environ, "PYTHONPATH": PATH, "PYTHONWARNINGS": "ignore"}
+ENVIRONMENT = {
+    **os.environ,
+    "PYTHONPATH": PATH,
+    "PYTHONWARNINGS": "ignore",
+    # A node on this machine starts as few processes as it can do with; that one is dead is known within seconds.
+    "RAY_enable_worker_prestart": "0",
+    "RAY_prestart_worker_first_driver": "0",
+    "RAY_enable_metrics_collection": "0",
+    "RAY_health_check_initial_delay_ms": "1000",
+    "RAY_health_check_period_ms": "1000",
+}
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 180) -> None:
@@ -156,10 +167,21 @@ def test_on_a_cluster_from_which_a_node_is_killed_everything_is_done_elsewhere(t
     assert found["unlucky"][0] == "UNLUCKY"
 
 
+def _arrays(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.npy"))}
+
+
 @pytest.mark.cluster
-def test_a_folder_is_predicted_on_a_cluster_as_it_is_here_and_a_second_start_skips_what_is_done(tmp_path, cluster):
+def test_a_cluster_prepares_predicts_and_evaluates_as_it_is_done_here_and_skips_what_is_done(tmp_path, cluster):
     workspace = write_tiny_workspace(tmp_path)
-    assert main(["train", f"workspace={workspace}", "fold=0", "iterations=4"]) == 0
+    trained = ["train", f"workspace={workspace}", "fold=0", "iterations=4", "executor=ray"]
+    command = [sys.executable, "-m", "medseg", *trained, f"address={cluster.address}"]
+    subprocess.run(command, env=ENVIRONMENT, check=True)
+    prepared = _arrays(workspace / "prepared")
+    shutil.rmtree(workspace / "prepared")
+    assert main(["train", f"workspace={workspace}", "fold=0", "iterations=4", "restart=true"]) == 0
+    assert prepared
+    assert _arrays(workspace / "prepared") == prepared
     images = tmp_path / "data" / "images"
     (images / "bad.nii.gz").write_bytes(b"no image")
     words = [f"model={workspace}", f"input={images}", "picture=false"]
@@ -172,6 +194,12 @@ def test_a_folder_is_predicted_on_a_cluster_as_it_is_here_and_a_second_start_ski
     assert "bad.nii.gz" in first.stdout
     for path in sorted((tmp_path / "here").glob("*.nii.gz")):
         assert np.array_equal(read_labels(path).array, read_labels(tmp_path / "away" / path.name).array)
+    scored = ["evaluate", f"predictions={tmp_path / 'away'}", f"labels={tmp_path / 'data' / 'labels'}", "picture=false"]
+    assert main([*scored, f"output={tmp_path / 'scored_here'}"]) == 0
+    there = [*scored, f"output={tmp_path / 'scored_there'}", "executor=ray", f"address={cluster.address}"]
+    subprocess.run([sys.executable, "-m", "medseg", *there], env=ENVIRONMENT, check=True)
+    written = [(tmp_path / folder / "scores.json").read_bytes() for folder in ("scored_here", "scored_there")]
+    assert written[0] == written[1]
     (tmp_path / "away" / "3.nii.gz").unlink()
     second = subprocess.run(
         [*command, "skip_existing=true"], capture_output=True, text=True, env=ENVIRONMENT, check=False

@@ -11,6 +11,7 @@ from medseg.cases.dataset import Dataset
 from medseg.cases.labels import Label, LabelTable
 from medseg.cases.regions import Region
 from medseg.errors import DatasetError, MedsegError
+from medseg.executors import Threads
 from medseg.files import hash_file
 from medseg.images.formats import read_image, read_labels, write_image, write_labels
 from medseg.preprocessing.store import PreparedRecord, open_prepared, prepare_cases, sample_locations, shaping_hash
@@ -26,8 +27,8 @@ def dataset(tmp_path: Path) -> Dataset:
     return write_tiny_dataset(tmp_path / "data", 3)
 
 
-def _prepare(dataset: Dataset, folder: Path, workers: int = 0, plan=PLAN) -> dict[str, int]:
-    prepare_cases(dataset.cases, TABLE, plan, plan.configurations["3d_fullres"], folder, workers)
+def _prepare(dataset: Dataset, folder: Path, workers: int = 1, plan=PLAN) -> dict[str, int]:
+    prepare_cases(dataset.cases, TABLE, plan, plan.configurations["3d_fullres"], folder, Threads(workers))
     return {case.name: (folder / case.name / "image.npy").stat().st_mtime_ns for case in dataset.cases}
 
 
