@@ -54,6 +54,7 @@ ENVIRONMENT = {
     "RAY_enable_worker_prestart": "0",
     "RAY_prestart_worker_first_driver": "0",
     "RAY_enable_metrics_collection": "0",
+    "RAY_raylet_start_wait_time_s": "120",
     "RAY_health_check_initial_delay_ms": "1000",
     "RAY_health_check_period_ms": "1000",
 }
@@ -66,14 +67,6 @@ def wait_for(condition: Callable[[], bool], seconds: float = 180) -> None:
         time.sleep(0.1)
 
 
-def answers(port: int) -> bool:
-    try:
-        socket.create_connection(("127.0.0.1", port), timeout=1).close()
-    except OSError:
-        return False
-    return True
-
-
 class Cluster:
     """A head without processors and two workers with one each, on this machine."""
 
@@ -83,7 +76,6 @@ class Cluster:
             port = free.getsockname()[1]
         self.address, self._nodes, self._folder = f"127.0.0.1:{port}", [], folder
         self._start("--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=false", "--disable-usage-stats")
-        wait_for(lambda: answers(port))
         self.workers = [self.add_worker(), self.add_worker()]
 
     def add_worker(self) -> subprocess.Popen:
@@ -99,9 +91,13 @@ class Cluster:
             "--object-store-memory=80000000",
             "--node-ip-address=127.0.0.1",
         ]
-        with (self._folder / f"ray_{len(self._nodes)}.log").open("wb") as log:
+        path = self._folder / f"ray_{len(self._nodes)}.log"
+        with path.open("wb") as log:
             node = subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True, env=ENVIRONMENT)
         self._nodes.append(node)
+        # One after the other: of two that begin at once on one machine, one may never be registered.
+        wait_for(lambda: "Ray runtime started" in path.read_text() or node.poll() is not None)
+        assert node.poll() is None, path.read_text()
         return node
 
     def kill(self, node: subprocess.Popen) -> None:
@@ -145,7 +141,7 @@ def slow_or_broken(item: tuple[str, str]) -> str:
     return name.upper()
 
 
-@pytest.mark.cluster
+@pytest.mark.deploy
 def test_on_a_cluster_from_which_a_node_is_killed_everything_is_done_elsewhere(tmp_path, cluster):
     marks = tmp_path / "marks"
     marks.mkdir()
@@ -171,7 +167,7 @@ def _arrays(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.npy"))}
 
 
-@pytest.mark.cluster
+@pytest.mark.deploy
 def test_a_cluster_prepares_predicts_and_evaluates_as_it_is_done_here_and_skips_what_is_done(tmp_path, cluster):
     workspace = write_tiny_workspace(tmp_path)
     trained = ["train", f"workspace={workspace}", "fold=0", "iterations=4", "executor=ray"]

@@ -165,7 +165,7 @@ print(run_rounds(OnRay(sites), folder / "R").status)
 """
 
 
-@pytest.mark.cluster
+@pytest.mark.deploy
 def test_ray_ends_in_the_bytes_of_one_process(hospitals: dict[str, Path], tmp_path: Path) -> None:
     ends = []
     for kind in ("process", "ray"):
