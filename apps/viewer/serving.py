@@ -97,7 +97,7 @@ def layers(settings: ServerSettings, audit: AuditLog) -> Sequence[Middleware]:
         keeper=settings.keeper(section("sign_in")),
         audit=audit,
         names=settings.names,
-        encrypted=settings.certificate is not None,
+        encrypted=settings.is_encrypted,
     )
     return [gate, Middleware(_AsItIs)]
 

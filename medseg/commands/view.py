@@ -80,7 +80,7 @@ def _serve(settings: ViewSettings, words: Mapping[str, str], port: int) -> int:
     signal.signal(signal.SIGTERM, end)
     try:
         _wait_for(process, settings.host, port)
-        address = f"{'https' if settings.certificate else 'http'}://{_shown(settings.host)}:{port}"
+        address = settings.address or f"{'https' if settings.certificate else 'http'}://{_shown(settings.host)}:{port}"
         say(f"Open {address} in a browser; Ctrl-C ends the viewer.")
         if settings.browser:
             webbrowser.open(address)

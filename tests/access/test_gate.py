@@ -12,6 +12,7 @@ from medseg.access.gate import Gate, Keeper
 from medseg.access.passwords import PasswordFile, PasswordHash, hash_password
 from medseg.access.sessions import Sessions
 from medseg.access.throttle import Throttle
+from medseg.access.ways import Passwords
 from medseg.paths import shipped
 
 TEXTS = yaml.safe_load((shipped("apps") / "viewer/texts/en.yaml").read_text())["sign_in"]
@@ -40,7 +41,7 @@ class Site:
         keeper = None
         if users is not None:
             sessions = Sessions(idle, 1000, self.clock)
-            keeper = Keeper(lambda: PasswordFile(users=users), sessions, Throttle(self.clock), TEXTS)
+            keeper = Keeper(Passwords(lambda: PasswordFile(users=users), Throttle(self.clock), TEXTS), sessions, TEXTS)
         self.gate = Gate(self._app, keeper, self.audit, **more)
 
     async def _app(self, scope, receive, send):
