@@ -5,50 +5,56 @@ Seconds on a CPU, after training: ``medseg explain case=NAME label=liver``
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from pydantic import Field, PositiveInt
 
-from medseg.arrays import Mask
-from medseg.cases.case import Case, read_case_image
-from medseg.cases.folds import Folds
-from medseg.cases.formats import read_dataset
-from medseg.commands.console import Bar, say
-from medseg.errors import SettingsError
+from medseg.commands.console import say
+from medseg.commands.explained_case import Asked, ask
 from medseg.explanation.document import Explanation
 from medseg.files import folder_written_whole, require_replaceable
 from medseg.images.formats import write_image
-from medseg.inference.inputs import find_cases
-from medseg.paths import Workspace
 from medseg.settings import Settings, build
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from medseg.explanation.case import Window
     from medseg.explanation.methods import Evidence
-    from medseg.explanation.target import Target
-    from medseg.images.volume import Volume
-    from medseg.inference.model import Fold, Model
-    from medseg.preprocessing.grid import Grid
 
 
 class ExplainSettings(Settings):
     """Settings of ``medseg explain``."""
 
-    case: str
-    """The name of a case of the model's dataset, or an image file."""
-    label: str
-    """Which structure."""
-    method: Literal["seg_grad_cam", "hires_cam", "integrated_gradients", "occlusion", "attention_rollout"] = "hires_cam"
+    case: str | None = None
+    """The name of a case of the model's dataset, or an image file; tcav takes up to ten held-out ones unless named."""
+    label: str | None = None
+    """Which structure; tcav takes all unless named."""
+    method: Literal[
+        "seg_grad_cam",
+        "hires_cam",
+        "integrated_gradients",
+        "occlusion",
+        "attention_rollout",
+        "tcav",
+        "counterfactual",
+    ] = "hires_cam"
     """integrated_gradients and occlusion need the extra: pip install medseg[explain]; attention_rollout is for
-    transunet, and the same for every structure at a place."""
+    transunet, and the same for every structure at a place; tcav: whether structures depend on a concept;
+    counterfactual: the smallest change of the image that removes the structure, or adds it."""
+    concept: Path | None = None
+    """tcav: a folder of images that show it, or a CSV of boxes in cases (case,z0,z1,y0,y1,x0,x1, in voxels)."""
+    random: Path | Literal["automatic"] = "automatic"
+    """tcav: the same of what does not; automatic takes boxes of the same size anywhere in the cases."""
+    runs: int = Field(default=20, ge=5, le=1000)
+    """tcav: how many times random examples and half of the concept's are drawn."""
+    change: Literal["remove", "add"] = "remove"
+    """counterfactual: replace the region by its surroundings until the structure is gone, or by something uniform until
+    it is there."""
     layer: str = "auto"
-    """Of the maps by class activation: auto (the last one at a quarter of the resolution), last, or its name."""
+    """Of tcav and maps by class activation: auto (the last one at a quarter of the resolution), last, or its name."""
     component: PositiveInt | None = None
     """Only this connected part of the structure, 1 is the largest; such as one that should not be there."""
     point: tuple[int, int, int] | None = None
@@ -72,20 +78,8 @@ class ExplainSettings(Settings):
 SETTINGS = (ExplainSettings,)
 
 
-@dataclass(frozen=True)
-class _Asked:
-    """What is explained, ready."""
-
-    case: Case
-    image: Volume
-    region: Mask
-    target: Target
-    fold: int | str
-    configuration: str
-
-
 def run(words: Mapping[str, str]) -> None:
-    """Write ``map.nii.gz``, ``explanation.png`` and ``explanation.json``."""
+    """Write ``map.nii.gz``, ``explanation.png`` and ``explanation.json``; or what tcav and counterfactual write."""
     settings = build(ExplainSettings, words)
     from medseg.explanation.case import on_own_grid
     from medseg.explanation.methods import explain
@@ -95,19 +89,28 @@ def run(words: Mapping[str, str]) -> None:
     model = open_model(settings.model)
     if settings.model is None:
         say(f"Model: {model.folder} (the workspace last used from here)")
-    asked, window, grid = _ask(settings, model)
-    evidence = explain(asked.target, settings.method, settings.layer)
+    if settings.method == "tcav":
+        from medseg.commands.explain_concept import run_concept
+
+        run_concept(settings, model)
+        return
+    asked, method = ask(settings, model), settings.method
+    if method == "counterfactual":
+        from medseg.commands.explain_counterfactual import run_counterfactual
+
+        run_counterfactual(settings, model, asked)
+        return
+    evidence = explain(asked.target, method, settings.layer)
     report = None
     if settings.sanity:
         layer = evidence.layer or "auto"
         say("Randomising the network and blurring the image ...")
         report = check_sanity(
-            asked.target, evidence.values, lambda other: explain(other, settings.method, layer).values
+            asked.target, evidence.values, lambda other: explain(other, method, layer).values
         ).model_dump(mode="json")
-    values = on_own_grid(evidence.values, window, grid)
+    values = on_own_grid(evidence.values, asked.window, asked.grid)
     document = _document(settings, asked, evidence, report)
-    name = f"{asked.case.name}_{settings.method}_{model.labels.target_names.index(settings.label) + 1}"
-    output = settings.output or model.folder / "explanations" / name
+    output = settings.output or asked.folder(model, method)
     require_replaceable(output, "explanation.json")
     with folder_written_whole(output) as folder:
         write_image(folder / "map.nii.gz", values, asked.image)
@@ -116,63 +119,14 @@ def run(words: Mapping[str, str]) -> None:
     _show(document, output)
 
 
-def _ask(settings: ExplainSettings, model: Model) -> tuple[_Asked, Window, Grid]:
-    from medseg.explanation.case import Question, region_of, target_of
-    from medseg.inference.devices import choose_device
-    from medseg.inference.options import Options
-    from medseg.inference.passes import PreparedImage
-    from medseg.inference.predict import predict_volume
-
-    case = _case(settings, model)
-    name, folds = model.choose(settings.configuration)
-    fold = settings.fold if settings.fold is not None else _held_out_by(model, name, case.name, folds)
-    device = choose_device(settings.device)
-    networks = model.load(name, [fold], device, "torch")
-    if networks.previous is not None:
-        raise SettingsError(
-            f"{name} is a cascade, whose input is another prediction; explain {networks.previous.name}."
-        )
-    image = read_case_image(case, len(model.plan.channels))
-    with Bar() as bar:
-        predicted = predict_volume(image, networks, Options(device, mirror=False), case.name, bar)
-    question = Question(settings.label, settings.component, settings.point, settings.radius_mm)
-    region = region_of(question, predicted, image.spacing, model.labels)
-    prepared, grid = PreparedImage(image, [networks]).prepare(networks)
-    target, window = target_of(region, settings.label, image, prepared, grid, networks)
-    return _Asked(case, image, region, target, fold, name), window, grid
-
-
-def _case(settings: ExplainSettings, model: Model) -> Case:
-    """The named case of the workspace's dataset, or the one of an image file."""
-    listed = Workspace(model.folder).dataset
-    known = {case.name: case for case in read_dataset(listed).cases} if listed.is_file() else {}
-    if settings.case in known:
-        return known[settings.case]
-    if not Path(settings.case).is_file():
-        some = f" Some of the dataset's are: {', '.join(list(known)[:5])}." if known else ""
-        raise SettingsError(f"case={settings.case} is neither a case of the model's dataset nor an image file.{some}")
-    (case,), _ = find_cases(Path(settings.case), [channel.name for channel in model.plan.channels])
-    return case
-
-
-def _held_out_by(model: Model, name: str, case: str, folds: Sequence[Fold]) -> Fold:
-    """The fold whose network has not seen the case; else the first."""
-    path = Workspace(model.folder).folds
-    if path.is_file():
-        for number, fold in enumerate(Folds.load(path).folds):
-            if case in fold.validation and number in model.weights[name]:
-                return number
-    return folds[0]
-
-
 def _document(
-    settings: ExplainSettings, asked: _Asked, evidence: Evidence, report: dict[str, Any] | None
+    settings: ExplainSettings, asked: Asked, evidence: Evidence, report: dict[str, Any] | None
 ) -> Explanation:
     values, region = evidence.values, asked.target.region
     total = float(values.sum())
     return Explanation(
         case=asked.case.name,
-        label=settings.label,
+        label=asked.label,
         method=settings.method,
         layer=evidence.layer,
         configuration=asked.configuration,
@@ -188,7 +142,7 @@ def _document(
     )
 
 
-def _draw(path: Path, asked: _Asked, values: NDArray[np.float32], document: Explanation) -> None:
+def _draw(path: Path, asked: Asked, values: NDArray[np.float32], document: Explanation) -> None:
     from medseg.evaluation.heat_pictures import HeatMap, Outlined, draw_heat
     from medseg.evaluation.palette import COLORS
 

@@ -20,7 +20,7 @@ CamMethod = Literal["seg_grad_cam", "hires_cam"]
 
 def class_activation_map(target: Target, layer: str, method: CamMethod) -> Tensor:
     """Positive evidence ``(Z, Y, X)`` on the patch's grid, interpolated from the layer's."""
-    activation, gradient = _activation_and_gradient(target, layer)
+    activation, gradient = activation_and_gradient(target, layer)
     if method == "seg_grad_cam":
         gradient = gradient.mean(dim=tuple(range(2, gradient.ndim)), keepdim=True)
     found = (gradient * activation).sum(dim=1, keepdim=True).relu()
@@ -29,7 +29,7 @@ def class_activation_map(target: Target, layer: str, method: CamMethod) -> Tenso
     return interpolate(found, size=target.patch.shape[2:], mode="trilinear", align_corners=False)[0, 0]
 
 
-def _activation_and_gradient(target: Target, layer: str) -> tuple[Tensor, Tensor]:
+def activation_and_gradient(target: Target, layer: str) -> tuple[Tensor, Tensor]:
     """What the layer gave, and the gradient of the target's score with respect to it, ``(1, C, ...)``."""
     seen: list[Tensor] = []
 

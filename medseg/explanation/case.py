@@ -109,18 +109,24 @@ def target_of(
         raise SettingsError(
             "The region lies in the empty margin of the image, or is smaller than the network's voxels."
         )
+    patch, inside, window = patch_around(found, prepared, model)
+    offset = 0 if model.labels.activation == "sigmoid" else 1
+    return Target(model.networks[0], patch, offset + model.labels.target_names.index(label), inside), window
+
+
+def patch_around(found: Mask, prepared: Image, model: Networks) -> tuple[Tensor, Tensor, Window]:
+    """The patch ``(1, C, Z, Y, X)`` about the middle of what was found ``(Z, Y, X)`` on the network's grid, what of it
+    lies in the patch, and where that is."""
     places = np.argwhere(found)
     centre = places[np.argmin(((places - places.mean(axis=0)) ** 2).sum(axis=1))]
     z, y, x = (
         _start(int(at), size, shape)
         for at, size, shape in zip(centre, model.configuration.patch_size, found.shape, strict=True)
     )
-    window = Window((z, y, x), model.configuration.patch_size, grid.prepared_shape)
-    offset = 0 if model.labels.activation == "sigmoid" else 1
+    window = Window((z, y, x), model.configuration.patch_size, (found.shape[0], found.shape[1], found.shape[2]))
     device = next(model.networks[0].parameters()).device
     patch = torch.from_numpy(window.cut(prepared)[None].astype(np.float32)).to(device)
-    inside = torch.from_numpy(window.cut(found)).to(device)
-    return Target(model.networks[0], patch, offset + model.labels.target_names.index(label), inside), window
+    return patch, torch.from_numpy(window.cut(found)).to(device), window
 
 
 def _start(centre: int, size: int, shape: int) -> int:

@@ -123,7 +123,7 @@ class Passes:
 
     def _computed(self, member: Networks, title: str, progress: Progress | None) -> Iterator[Rows]:
         return network_rows(
-            self._network_input(member),
+            self.network_input(member),
             member.averaged,
             member.configuration,
             member.labels,
@@ -134,7 +134,7 @@ class Passes:
             progress,
         )
 
-    def _network_input(self, member: Networks) -> Image:
+    def network_input(self, member: Networks) -> Image:
         """The prepared image, in a cascade with the labels that the previous configuration predicts for it."""
         image, grid = self._prepared.prepare(member)
         if member.previous is None:

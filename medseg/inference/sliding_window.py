@@ -18,7 +18,6 @@ from torch import Tensor, nn
 
 from medseg.arrays import Image, Triple
 from medseg.errors import MedsegError
-from medseg.inference.heap import give_back_freed
 from medseg.inference.onednn import fast_convolutions
 from medseg.inference.options import Combine, Mirror, Spread, flip_sets
 from medseg.inference.slab import NnunetSlab, Rows, Slab
@@ -141,7 +140,6 @@ class _Ensemble:
 
         A few rows at a time: what is computed on the way to an entropy is as large as several copies of the scores.
         """
-        give_back_freed()
         total = torch.zeros((len(tiles), self._classes + spread.channels, *tiles.shape[2:]), device=self._device)
         flips = [[flip] for flip in self._flips] if spread.is_of_mirror_images else [self._flips]
         count = len(self._networks) * len(flips)

@@ -54,6 +54,31 @@ def test_a_map_lies_on_the_image_s_grid_with_a_picture_and_numbers(workspace, tm
     assert (tmp_path / "x" / "explanation.png").stat().st_size > 10_000
 
 
+def test_a_cascade_is_explained_with_the_labels_of_the_network_before_it(tmp_path):
+    workspace = Workspace(write_tiny_workspace(tmp_path))
+    plan = Plan.load(workspace.plan)
+    first = plan.configurations["3d_fullres"]
+    plan = plan.model_copy(
+        update={
+            "configurations": {"3d_lowres": first, "3d_cascade": first.model_copy(update={"previous": "3d_lowres"})}
+        }
+    )
+    plan.model_copy(update={"default_configuration": "3d_cascade"}).save(workspace.plan)
+    for name, channels in (("3d_lowres", 1), ("3d_cascade", 3)):
+        configuration = plan.configurations[name]
+        torch.manual_seed(channels)
+        state = build_network(configuration.network, 3, channels, 3).state_dict()
+        description = {"configuration": configuration.model_dump(mode="json", exclude_none=True)}
+        description |= {"configuration_name": name, "channels": channels, "classes": 3}
+        save_weights(workspace.weights(name, 0), state, description)
+    words = ("point=[7,7,7]", "radius_mm=3", "configuration=3d_cascade")
+    assert explain(workspace, tmp_path / "x", *words) == 0
+    assert explain(workspace, tmp_path / "y", *words, "method=integrated_gradients") == 0
+    found = Explanation.load(tmp_path / "y" / "explanation.json")
+    assert found.configuration == "3d_cascade"
+    assert read_image(tmp_path / "y" / "map.nii.gz").array.max() == pytest.approx(found.largest, rel=1e-3)
+
+
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
