@@ -9,10 +9,11 @@ import hashlib
 import time
 from pathlib import Path
 
-from medseg.commands.console import Bar, say
+from medseg.commands.console import Bar, say, table
 from medseg.commands.federated_protection import show_certificate
 from medseg.errors import CheckpointError, MedsegError
-from medseg.federation.conduct import RunOrder, RunResult, order_file, result_file
+from medseg.federation.comparison import Comparison, cost_rows, matrix_rows
+from medseg.federation.conduct import RunOrder, RunResult, comparison_file, order_file, result_file
 from medseg.federation.federation_file import Federation, Place
 from medseg.federation.flower.control import Control, RunStatus, control_of
 from medseg.federation.run_state import RunState
@@ -78,6 +79,9 @@ def _verdict(place: Place, name: str, status: RunStatus) -> int:
     say(f"{result.rounds} rounds done. Weights {result.weights}.")
     say(f"Carried: {status.bytes_sent / 1e6:.1f} MB to the sites, {status.bytes_received / 1e6:.1f} MB from them.")
     show_certificate(folder)
+    comparison = Comparison.load(comparison_file(folder))
+    table("Dice of held-out cases [95 % interval]", *matrix_rows(comparison))
+    table("Over sites, and what it cost", *cost_rows(comparison))
     if result.model:
         say(f"Model: {folder} (model={folder} in every command)")
     return 0

@@ -41,6 +41,8 @@ class FederatedRunSettings(ProtectionWords):
     """The preset by which the plan is made."""
     budget: Seconds = 3600
     """The time of training at one site for which the network is sized."""
+    init_from: Path | None = None
+    """Begin with the weights of a bundle or workspace, as far as they fit, instead of random ones."""
     name: str = Field(default="run-1", pattern=r"^[a-z0-9][a-z0-9_.-]{0,63}$")
     """The run's name, in small letters without spaces; sites keep their state under it."""
     sites: tuple[str, ...] = ()
@@ -85,6 +87,7 @@ def run(words: Mapping[str, str]) -> int:
     from medseg.federation.federation_file import Place
     from medseg.federation.protection import require_compatible
     from medseg.federation.run_state import RoundPolicy
+    from medseg.federation.start import choose_start
 
     place = Place(settings.folder)
     federation = place.open()
@@ -106,6 +109,7 @@ def run(words: Mapping[str, str]) -> int:
         planning=PlanOrder(channels=settings.channels, preset=settings.preset, seconds=settings.budget)
         if plan is None
         else None,
+        start=None if settings.init_from is None else choose_start(settings.init_from),
     )
     require_enough(order.strategy, len(order.sites))
     require_compatible(order.strategy, order.settings, len(order.sites))

@@ -70,6 +70,8 @@ class SimulateSettings(ProtectionWords):
     """One site after the other in this process, or all at once as Ray tasks (pip install medseg[cluster])."""
     device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
     """Where sites train."""
+    init_from: Path | None = None
+    """Every model begins with the weights of this bundle or workspace, as far as they fit, instead of random ones."""
     preset: str | None = None
     """How the network is planned; by default federated_dp (few parameters) where patients are protected."""
     seed: int = Field(default=1, ge=0)
@@ -164,6 +166,7 @@ def _arms(settings: SimulateSettings, sites: list[Site], left_out: Site, pooled:
     from medseg.federation.arms import Arms
     from medseg.federation.coordinator import plan_sites
     from medseg.federation.engines import engine_named
+    from medseg.federation.start import choose_start, first_weights
     from medseg.planning.presets import load_preset
 
     late = dict.fromkeys(settings.late or sorted(site.name for site in sites)[-1:], 1)
@@ -180,11 +183,13 @@ def _arms(settings: SimulateSettings, sites: list[Site], left_out: Site, pooled:
     fingerprint.save(settings.workspace / "fingerprint.json")
     # A short training has no time to learn mirrored patients as well.
     training = planned.plan.training.model_copy(update={"mirror_axes": (), "seed": settings.seed})
+    plan = planned.plan.model_copy(update={"training": training})
+    start = settings.init_from
     return Arms(
         sites=sites,
         left_out=left_out,
         pooled=pooled,
-        plan=planned.plan.model_copy(update={"training": training}),
+        plan=plan,
         table=dataset.labels,
         folder=settings.workspace / "runs",
         settings=settings.run_settings(),
@@ -192,6 +197,7 @@ def _arms(settings: SimulateSettings, sites: list[Site], left_out: Site, pooled:
         own={"fedprox": {"proximal_mu": settings.proximal_mu}, "personalised": {"keep_local": settings.keep_local}},
         late=late,
         connect=connect,
+        start=None if start is None else first_weights(plan, dataset.labels, choose_start(start)),
     )
 
 

@@ -56,6 +56,8 @@ class Arms:
     """Sites that answer a strategy that waits for nobody so many askings late."""
     policy: RoundPolicy = field(default_factory=lambda: RoundPolicy(deadline=_DEADLINE_S, grace=0))
     connect: Callable[[Sequence[Site]], Transport] = InProcess
+    start: Mapping[str, np.ndarray] | None = None
+    """Weights that every arm begins with instead of random ones."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -68,7 +70,8 @@ class Arms:
         if STRATEGIES[strategy].takes_late:
             transport = Late(transport, self.late)
         names = [site.name for site in sites]
-        begin_run(transport, folder, arm, self.plan, self.table, names, strategy, settings, self.policy)
+        begun = self.start
+        begin_run(transport, folder, arm, self.plan, self.table, names, strategy, settings, self.policy, begun)
         state = run_rounds(transport, folder)
         if state.status == "paused":
             raise SiteError(f"The simulation of {arm} paused: {state.reason}. See errors.log in the sites' folders.")

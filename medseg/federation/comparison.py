@@ -62,7 +62,7 @@ class Comparison(Document):
 
     sites: tuple[str, ...]
     """Those that trained."""
-    left_out: str | None
+    left_out: str | None = None
     """The hospital that took no part."""
     budget: str
     """What each model was allowed, in words."""

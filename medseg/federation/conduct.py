@@ -1,4 +1,4 @@
-"""A run from its order to its result: prepare the sites, do the rounds, write the model, say how it ended.
+"""A run from its order to its result: prepare the sites, do the rounds, write the model, score it at every site.
 
 Knows no engine: a Transport carries the messages. The order is written once by ``medseg federated run`` and never
 changed; begun again after a kill, a run goes on from the last whole round and ends with the same weights.
@@ -16,12 +16,14 @@ from pydantic import Field, PositiveFloat
 from medseg.cases.labels import LabelTable
 from medseg.documents import Document, Record
 from medseg.errors import MedsegError, SiteError
-from medseg.federation.coordinator import begin_run, final_weights, plan_sites, write_model
+from medseg.federation.comparison import Comparison, cells_of, row_of_run
+from medseg.federation.coordinator import begin_run, evaluate_at, final_weights, plan_sites, write_model
 from medseg.federation.messages import Transport, hash_arrays
 from medseg.federation.rounds import run_rounds
 from medseg.federation.run_settings import RunSettings
 from medseg.federation.run_state import RoundPolicy, RunState
 from medseg.federation.site_file import Slug
+from medseg.federation.start import StartOrder, first_weights
 from medseg.federation.strategies import StrategyName
 from medseg.files import hash_file, locked
 from medseg.paths import Workspace
@@ -52,6 +54,8 @@ class RunOrder(Document):
     policy: RoundPolicy
     planning: PlanOrder | None = None
     """None where the Plan was given."""
+    start: StartOrder | None = None
+    """A trained model to begin with; None for random weights."""
 
 
 class RunResult(Document):
@@ -86,6 +90,11 @@ def result_file(folder: Path) -> Path:
     return folder / "result.json"
 
 
+def comparison_file(folder: Path) -> Path:
+    """How good the model of the run in a folder is at each site."""
+    return folder / "comparison.json"
+
+
 def write_order(folder: Path, order: RunOrder, plan: Plan | None, table: LabelTable) -> None:
     """Write down what a run is to do. Raises MedsegError where the run is there already."""
     if order_file(folder).exists():
@@ -115,13 +124,16 @@ def _conduct(transport: Transport, folder: Path, progress: Progress | None) -> R
     if not (folder / "run.json").exists():
         table = LabelTable.load(order_place(folder).labels)
         plan = _plan(transport, folder, order, table)
-        begin_run(transport, folder, order.run, plan, table, order.sites, order.strategy, order.settings, order.policy)
+        weights = None if order.start is None else first_weights(plan, table, order.start)
+        settings, policy = order.settings, order.policy
+        begin_run(transport, folder, order.run, plan, table, order.sites, order.strategy, settings, policy, weights)
     state = run_rounds(transport, folder, progress)
     if state.status == "paused":
         return RunResult(status="paused", rounds=state.round, reason=state.reason)
     if state.status == "running":
         raise SiteError("the rounds ended without an end")
     model = write_model(folder)
+    _score(transport, folder, state)
     return RunResult(
         status=state.status,
         rounds=state.round,
@@ -129,6 +141,17 @@ def _conduct(transport: Transport, folder: Path, progress: Progress | None) -> R
         model=str(model.relative_to(folder)) if model else "",
         model_sha256=hash_file(model) if model else "",
     )
+
+
+def _score(transport: Transport, folder: Path, state: RunState) -> None:
+    """Write how good the model is on each site's held-out cases, as far as the sites tell."""
+    replies = evaluate_at(transport, state.sites, state, [final_weights(folder)], state.policy.deadline)
+    Comparison(
+        sites=state.sites,
+        left_out=None,
+        budget=f"{state.round} rounds of {state.settings.steps} iterations at each site",
+        rows=(row_of_run(state.strategy, state, cells_of(replies)),),
+    ).save(comparison_file(folder))
 
 
 def _plan(transport: Transport, folder: Path, order: RunOrder, table: LabelTable) -> Plan:

@@ -14,15 +14,14 @@ from torch import Tensor
 
 from medseg.cases.labels import LabelTable
 from medseg.errors import PlanError, SiteError
-from medseg.federation.anchored_loss import require_no_batch_statistics
-from medseg.federation.messages import JSON, Reply, Request, Transport
+from medseg.federation.messages import JSON, Reply, Request, Transport, hash_arrays
 from medseg.federation.planning import PooledFingerprint, declared_machine, pool_fingerprints, smallest_machine
 from medseg.federation.protection import require_compatible, settled_privacy
 from medseg.federation.run_settings import RunSettings
 from medseg.federation.run_state import RoundPolicy, RunState
+from medseg.federation.start import first_weights
 from medseg.federation.strategies import StrategyName, require_enough
 from medseg.inference.model import preparation_of
-from medseg.networks.build import build_network
 from medseg.networks.weights import save_weights
 from medseg.paths import Workspace
 from medseg.planning.plan import Machine, OptimizerPlan, Plan
@@ -82,15 +81,6 @@ def plan_sites(
     return plan_dataset(pooled, table, preset, smallest, seconds), pooled
 
 
-def first_weights(plan: Plan, table: LabelTable) -> dict[str, np.ndarray]:
-    """Random weights that follow from the plan's seed. Raises SiteError where the network counts batches."""
-    configuration = plan.configuration(None)[1]
-    torch.manual_seed(plan.training.seed)
-    network = build_network(configuration.network, configuration.dimensions, len(plan.channels), table.outputs)
-    require_no_batch_statistics(network)
-    return {name: value.numpy().copy() for name, value in network.state_dict().items()}
-
-
 def prepare_sites(
     transport: Transport, sites: Sequence[str], run: str, plan: Plan, table: LabelTable, deadline_s: float
 ) -> dict[str, Reply]:
@@ -116,7 +106,8 @@ def begin_run(
 ) -> RunState:
     """Prepare the sites and write the state before the first round.
 
-    ``weights`` are those to begin with instead of random ones. Raises SiteError, SettingsError or PlanError.
+    ``weights`` are those to begin with instead of random ones, from public data or not: the certificate names them and
+    says that epsilon does not cover theirs. Raises SiteError, SettingsError or PlanError.
     """
     settings, policy = settings or RunSettings(), policy or RoundPolicy()
     require_enough(strategy, len(sites))
@@ -141,6 +132,7 @@ def begin_run(
         sites=tuple(sorted(sites)),
         cases={site: _count(replies[site].header.get("cases")) for site in sorted(sites)},
         patients=patients,
+        start="" if weights is None else hash_arrays(weights),
     ).saved(folder, tensors)
 
 

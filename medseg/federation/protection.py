@@ -6,6 +6,7 @@ Knows no messages. Refuses before anything is trained what would promise less th
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from medseg.errors import SettingsError
 from medseg.federation.privacy.accounting import Mechanism, epsilon_rdp, largest_delta, noise_for
@@ -14,6 +15,9 @@ from medseg.federation.privacy.client_level import warning_below
 from medseg.federation.privacy.settings import PrivacySettings
 from medseg.federation.run_settings import RunSettings
 from medseg.federation.secure_sum import FEWEST_SITES
+
+if TYPE_CHECKING:
+    from medseg.federation.run_state import RunState
 
 _PLAN_OUTSIDE = "the plan: patch, network, spacing and intensity constants follow from training data, without noise"
 _AVERAGED = ("fedavg", "fedprox", "fedavgm", "fedadam", "personalised")
@@ -93,26 +97,29 @@ def mechanism_of(settings: RunSettings, steps: int) -> Mechanism:
     return Mechanism(sample_rate=_rate(privacy), noise_multiplier=privacy.noise_multiplier, steps=steps)
 
 
-def certificate_of(
-    run: str, settings: RunSettings, accounts: Mapping[str, SiteAccount], sites: int, rounds: int, parameters: int
-) -> Certificate | None:
+def certificate_of(state: RunState, parameters: int) -> Certificate | None:
     """What the run promises, from what the sites have told; None for a run that promises nothing.
 
     ``parameters`` are those that are trained and shared.
     """
+    settings, accounts, sites = state.settings, state.accounts, len(state.sites)
     privacy = settings.privacy
-    if privacy.mode == "none" or not rounds:
+    if privacy.mode == "none" or not state.round:
         return None
     if privacy.mode == "client":
-        accounts = {"every site": _client_account(settings, sites, rounds)}
+        accounts = {"every site": _client_account(settings, sites, state.round)}
     if not accounts:
         return None
-    outside = [_PLAN_OUTSIDE]
+    # A plan from noised histograms is in every site's ledger, and in epsilon.
+    planned = privacy.per_patient and all(account.planning is not None for account in accounts.values())
+    outside = [] if planned else [_PLAN_OUTSIDE]
+    if state.start:
+        outside.append(f"those on whose images the weights were trained with which it began (SHA-256 {state.start})")
     if settings.keep_local and privacy.mode == "client":
         outside.append("what stays at a site: it is trained there without noise and is not released")
     ordered = [accounts[name] for name in sorted(accounts)]
     remark = _remark(privacy, accounts, sites, parameters)
-    return certify(run, privacy.mode, ordered, privacy.overlapping, outside, [remark] if remark else [])
+    return certify(state.run, privacy.mode, ordered, privacy.overlapping, outside, [remark] if remark else [])
 
 
 def noise_per_signal(noise_multiplier: float, parameters: int, expected: float) -> float:

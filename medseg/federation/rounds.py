@@ -53,7 +53,7 @@ def _certify(state: RunState, tensors: Tensors, folder: Path) -> None:
     """Also of a run that paused: what was spent is spent."""
     settings = state.settings
     trained = sum(a.size for name, a in under(tensors, "weights").items() if settings.privacy.trains(name))
-    certificate = certificate_of(state.run, settings, state.accounts, len(state.sites), state.round, trained)
+    certificate = certificate_of(state, trained)
     if certificate is not None:
         certificate.save_in(folder)
 

@@ -87,6 +87,8 @@ class RunState(Document):
     """Declared by each site when it was prepared; public."""
     patients: dict[str, int] = Field(default_factory=dict)
     """Declared by each site as well; more than one case may be of one patient."""
+    start: str = ""
+    """SHA-256 of the weights that it began with, where they were not random."""
     accounts: dict[str, SiteAccount] = Field(default_factory=dict)
     """What patients of each site have spent in this run, as the site told last."""
     round: int = 0

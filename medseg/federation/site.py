@@ -27,7 +27,7 @@ ACTIONS: dict[str, str] = {
     "evaluate": "site_evaluate",
 }
 """Action -> the module of this room whose ``answer(site, request)`` does it."""
-_REPEATED = {"train"}
+_REPEATED = {"train", "fingerprint"}
 """Actions whose answer is kept: asked again in the same round for the same weights, the site sends it again."""
 _LOG = "errors.log"
 

@@ -6,6 +6,7 @@ the first image is read, so that a killed training has cost what it would have c
 
 from __future__ import annotations
 
+import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,6 +40,28 @@ def forget_protection(folder: Path) -> None:
     shutil.rmtree(folder / SECURE_SUM, ignore_errors=True)
 
 
+def charge_fingerprint(folder: Path, run: str, policy: SitePolicy, patients: Patients, histograms: int) -> None:
+    """Write to the site's ledger what its noised histograms cost, before a case is measured.
+
+    A patient has a mass of 1 in each of them, so that all together change by at most the root of their number. Raises
+    SiteError as ``charge_round`` does.
+    """
+    noise = policy.fingerprint_noise / math.sqrt(histograms)
+    charge = _charge(run, 0, "fingerprint", patients, Mechanism(sample_rate=1.0, noise_multiplier=noise, steps=1))
+    Ledger(folder / LEDGER).charge(charge, policy.epsilon_budget, largest_delta(len(patients)))
+
+
+def _charge(run: str, number: int, purpose: str, patients: Patients, mechanism: Mechanism) -> Charge:
+    return Charge(
+        run=run,
+        round=number,
+        purpose=purpose,
+        dataset=hash_content(sorted(patients)),
+        patients=len(patients),
+        mechanism=mechanism,
+    )
+
+
 def charge_round(run: SiteRun, round_number: int, settings: RunSettings, patients: Patients) -> SiteAccount:
     """Write the round's cost to the site's ledger; the account that is told.
 
@@ -50,21 +73,16 @@ def charge_round(run: SiteRun, round_number: int, settings: RunSettings, patient
     policy, ledger = run.site.policy, Ledger(run.site.folder / LEDGER)
     steps = settings.steps if settings.privacy.mode == "patient" else 1
     delta = largest_delta(len(patients))
-    charge = Charge(
-        run=run.run,
-        round=round_number,
-        purpose="train",
-        dataset=hash_content(sorted(patients)),
-        patients=len(patients),
-        mechanism=mechanism_of(settings, steps),
-    )
+    charge = _charge(run.run, round_number, "train", patients, mechanism_of(settings, steps))
     entry = ledger.charge(charge, policy.epsilon_budget, delta)
-    own = [e.charge.mechanism for e in ledger.entries() if e.charge.run == run.run]
+    own = [e.charge for e in ledger.entries() if e.charge.run == run.run]
+    planning = [charge.mechanism for charge in own if charge.purpose == "fingerprint"]
     return SiteAccount(
         site=run.site.name,
         patients=len(patients),
         delta=delta,
-        mechanism=_together(own, charge.mechanism),
+        mechanism=_together([one.mechanism for one in own if one.purpose == "train"], charge.mechanism),
+        planning=_together(planning, planning[0]) if planning else None,
         clip=settings.privacy.clip,
         epsilon_ever=entry.epsilon,
         budget=policy.epsilon_budget,

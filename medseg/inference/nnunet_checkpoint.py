@@ -30,9 +30,9 @@ _SECONDS = 900
 class CheckpointDescription(Record):
     """What a checkpoint says of its training."""
 
-    trainer: str | None
-    configuration: str | None
-    epochs: int | None
+    trainer: str | None = None
+    configuration: str | None = None
+    epochs: int | None = None
     mirror_axes: tuple[Literal[0, 1, 2], ...] = Field(max_length=3)
     """Axes of the transposed image on which mirroring was allowed; in 2D counted from the second."""
 

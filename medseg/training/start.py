@@ -5,7 +5,9 @@ Knows nothing of words or workspaces. How tensors are matched is ``medseg.networ
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+from torch import Tensor
 
 from medseg.cases.labels import LabelTable
 from medseg.errors import CheckpointError
@@ -36,6 +38,23 @@ def transferred_weights(
 
     ``channels`` are the names of the Plan's channels. Raises CheckpointError when nothing fits.
     """
+    fresh = new_network(recipe).state_dict()
+    return fitting_weights(recipe.configuration, fresh, channels, labels, model, configuration, fold)
+
+
+def fitting_weights(
+    planned: ConfigurationPlan,
+    fresh: Mapping[str, Tensor],
+    channels: Sequence[str],
+    labels: LabelTable,
+    model: Model,
+    configuration: str,
+    fold: Fold,
+) -> Transferred:
+    """The ``fresh`` weights of a planned network with all that a fold of a model has for it.
+
+    Raises CheckpointError when nothing fits.
+    """
     path = model.weights[configuration][fold]
     if path.suffix == ".onnx":
         raise CheckpointError(
@@ -45,10 +64,10 @@ def transferred_weights(
     known = _ends([channel.name for channel in model.plan.channels], model.labels, description.configuration)
     if description.restores:
         known = Ends(known.channels, tuple(f"restored {name}" for name in description.restores))
-    wanted = _ends(channels, labels, recipe.configuration)
-    found = transfer(state, known, new_network(recipe).state_dict(), wanted)
+    wanted = _ends(channels, labels, planned)
+    found = transfer(state, known, fresh, wanted)
     if not found.fits:
-        theirs, ours = description.configuration.network, recipe.configuration.network
+        theirs, ours = description.configuration.network, planned.network
         raise CheckpointError(
             f"Nothing of {path} fits the network to be trained: its stages have {list(theirs.features)} features and "
             f"kernels {[list(kernel) for kernel in theirs.kernels]}, those of the plan {list(ours.features)} and "

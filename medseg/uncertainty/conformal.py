@@ -46,14 +46,14 @@ class CaseNumbers(Record):
 class Limits(Record):
     """What is guaranteed of one structure of a new Case; null where there were too few Cases for the rate."""
 
-    outer: float | None
+    outer: float | None = None
     """The true structure lies within the voxels whose logit is at least this."""
-    inner: float | None
+    inner: float | None = None
     """The voxels whose logit is at least this lie in the true structure."""
-    volume_low: float | None
+    volume_low: float | None = None
     """Times the doubtful volume, beside the expected volume: lower end of the true one."""
-    volume_high: float | None
-    dice_low: float | None
+    volume_high: float | None = None
+    dice_low: float | None = None
     """The Dice is at least the expected one plus this."""
 
 

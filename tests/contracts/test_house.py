@@ -25,6 +25,24 @@ def test_no_pickle_eval_or_shell_in_the_package() -> None:
         assert not forbidden.search(code), path
 
 
+def test_what_a_document_may_lack_can_be_read_again_without_it() -> None:
+    """Documents are written without what is None, so a field that may be None has a default."""
+    lacking = []
+    for path in MODULES:
+        for place in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(place, ast.ClassDef) or not {"Record", "Document"} & {
+                ast.unparse(b) for b in place.bases
+            }:
+                continue
+            fields = [one for one in place.body if isinstance(one, ast.AnnAssign) and one.value is None]
+            lacking += [
+                f"{path.relative_to(ROOT)}: {place.name}.{ast.unparse(one.target)}"
+                for one in fields
+                if ast.unparse(one.annotation).endswith("| None")
+            ]
+    assert lacking == []
+
+
 def test_leaf_rooms_are_no_import_packages() -> None:
     for room in ("apps", "plans", "federated", "datasets"):
         assert not (ROOT / room / "__init__.py").exists()

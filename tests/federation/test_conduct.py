@@ -2,15 +2,21 @@
 
 import fcntl
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+from torch import Tensor
 
 from medseg.errors import MedsegError
+from medseg.evaluation.scores import Scores
+from medseg.federation.comparison import Comparison
 from medseg.federation.conduct import (
     PlanOrder,
     RunOrder,
     RunResult,
+    comparison_file,
     conduct,
     order_file,
     order_place,
@@ -22,7 +28,9 @@ from medseg.federation.messages import Reply, Request
 from medseg.federation.run_settings import RunSettings
 from medseg.federation.run_state import RoundPolicy, RunState
 from medseg.federation.site import Site
+from medseg.federation.start import choose_start
 from medseg.files import hash_file
+from medseg.networks.weights import load_weights, save_weights
 from medseg.planning.plan import Plan
 
 from tiny import TABLE, tiny_plan
@@ -56,6 +64,43 @@ def test_a_run_ends_with_a_model_and_its_hashes(sites: list[Site], tmp_path: Pat
     assert (result.status, result.rounds, result.reason) == ("completed", 2, "")
     assert hash_file(folder / result.model) == result.model_sha256
     assert RunResult.load(result_file(folder)) == result
+
+
+def test_a_run_ends_with_its_score_at_every_site_that_tells_one(sites: list[Site], tmp_path: Path) -> None:
+    silent = replace(sites[0], policy=sites[0].policy.model_copy(update={"actions": ("prepare", "train")}))
+    folder = _ordered(tmp_path / "run", sites)
+    assert conduct(InProcess([silent, *sites[1:]]), folder).status == "completed"
+    (row,) = Comparison.load(comparison_file(folder)).rows
+    assert set(row.cells) == {site.name for site in sites[1:]}
+    for site in sites[1:]:
+        own = Scores.load(site.folder / "runs" / "run-1" / "scores.json")
+        assert row.cells[site.name].dice == pytest.approx(own.average["dice"].mean, abs=1e-4)
+        assert row.cells[site.name].cases == len(own.cases)
+
+
+def test_a_run_begins_with_a_trained_model_and_not_with_another_of_the_same_name(
+    sites: list[Site], tmp_path: Path
+) -> None:
+    trained = _ordered(tmp_path / "trained", sites)
+    before = conduct(InProcess(sites), trained)
+    start = choose_start(trained)
+    names = {site.name for site in sites}
+    fresh = [replace(site, folder=tmp_path / "fresh" / site.name) for site in sites]
+    order = RunOrder.load(order_file(trained)).model_copy(update={"start": start, "run": "run-2"})
+    write_order(tmp_path / "second", order, tiny_plan(), TABLE)
+    assert conduct(InProcess(fresh), tmp_path / "second").status == "completed"
+    state = RunState.load(tmp_path / "second" / "run.json")
+    assert (state.start, set(state.cases)) == (before.weights, names)
+    write_order(tmp_path / "third", order, tiny_plan(), TABLE)
+    save_weights(trained / before.model, *load_weights_doubled(trained / before.model))
+    changed = conduct(InProcess(fresh), tmp_path / "third")
+    assert changed.status == "failed"
+    assert "its weights have changed" in changed.reason
+
+
+def load_weights_doubled(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    state, description = load_weights(path)
+    return {name: 2 * tensor for name, tensor in state.items()}, description
 
 
 def test_a_paused_run_goes_on_and_ends_as_if_nothing_had_happened(sites: list[Site], tmp_path: Path) -> None:

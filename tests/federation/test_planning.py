@@ -13,7 +13,7 @@ from medseg.cases.formats import read_dataset
 from medseg.cases.labels import LabelTable
 from medseg.cases.phantoms import load_recipe, make_phantom
 from medseg.errors import PlanError, SiteError
-from medseg.federation.coordinator import plan_sites
+from medseg.federation.coordinator import begin_run, plan_sites
 from medseg.federation.histograms import LinearGrid, LogGrid, count_on, quantile
 from medseg.federation.in_process import InProcess
 from medseg.federation.messages import Request
@@ -27,6 +27,12 @@ from medseg.federation.planning import (
     smallest_machine,
 )
 from medseg.federation.policy import SitePolicy
+from medseg.federation.privacy.accounting import epsilon_rdp
+from medseg.federation.privacy.certificate import Certificate
+from medseg.federation.privacy.ledger import LEDGER, Ledger
+from medseg.federation.privacy.settings import PrivacySettings
+from medseg.federation.rounds import run_rounds
+from medseg.federation.run_settings import RunSettings
 from medseg.federation.site import Site
 from medseg.images.formats import write_image, write_labels
 from medseg.planning.fingerprint import Fingerprint
@@ -36,7 +42,7 @@ from medseg.planning.plan import Machine, Plan
 from medseg.planning.presets import load_preset
 from medseg.planning.rules import make_plan
 
-from tiny import TABLE, table_named, write_tiny_dataset
+from tiny import TABLE, table_named, tiny_plan, write_tiny_dataset
 
 CPU = Machine(device="cpu", memory_bytes=8_000_000_000, flops_per_second=4e10)
 
@@ -200,11 +206,37 @@ def test_a_site_guards_what_it_counts(tmp_path: Path) -> None:
     hidden = replace(site, policy=SitePolicy(min_count=2, suppress_below=3)).answer(asked)
     assert all(held in (0, 4) or held >= 3 for array in hidden.arrays.values() for held in np.unique(array))
     noisy = replace(site, policy=SitePolicy(min_count=2, fingerprint_noise=2.0))
-    first, second = (noisy.answer(asked).arrays["spacing.z"] for _ in range(2))
+    runs = (replace(asked, run=run) for run in ("run", "other"))
+    first, second = (noisy.answer(one).arrays["spacing.z"] for one in runs)
     assert not np.array_equal(first, second)  # from the operating system, not from a seed
     assert (first - second).std() == pytest.approx(2 * np.sqrt(2), rel=0.15)
     other = replace(asked, header={**asked.header, "labels": ["box", "ball"]})
     assert site.answer(other).error == "other-labels"
+
+
+def test_noised_histograms_are_paid_for_once_and_stand_in_the_certificate(tmp_path: Path) -> None:
+    rules = {"fingerprint_noise": 6.0, "epsilon_budget": 10.0}
+    site = _site(tmp_path, "east", 0, **rules)
+    asked = Request("fingerprint", "run", 0, "", {"orientation": "canonical", "channels": ["MR"],
+                    "labels": ["ball", "box"], "targets": ["ball", "box"]})  # fmt: skip
+    reply = site.answer(asked)
+    assert site.answer(asked).to_bytes() == reply.to_bytes()  # other noise would have to be paid for
+    (entry,) = Ledger(site.folder / LEDGER).entries()
+    # One patient has a mass of 1 in each of the histograms: they move by at most the root of their number.
+    assert entry.charge.mechanism.noise_multiplier == pytest.approx(6 / np.sqrt(len(reply.arrays)))
+    assert (entry.charge.purpose, entry.charge.mechanism.sample_rate) == ("fingerprint", 1.0)
+    poor = replace(site, policy=site.policy.model_copy(update={"epsilon_budget": entry.epsilon * 1.1}))
+    assert poor.answer(replace(asked, run="other")).error == "privacy-budget-spent"
+    private = RunSettings(rounds=1, steps=1, privacy=PrivacySettings(mode="patient", noise_multiplier=3.0))
+    transport = InProcess([site])
+    begin_run(transport, tmp_path / "R", "run", tiny_plan(), TABLE, ["east"], "fedavg", private)
+    assert run_rounds(transport, tmp_path / "R").status == "completed"
+    certificate = Certificate.load(tmp_path / "R" / "privacy.json")
+    (account,) = (one.account for one in certificate.sites)
+    assert account.planning == entry.charge.mechanism
+    assert certificate.epsilon == pytest.approx(account.epsilon_ever)
+    assert certificate.epsilon > epsilon_rdp([account.mechanism], account.delta)
+    assert not [text for text in certificate.outside if text.startswith("the plan")]
 
 
 def test_histograms_of_another_form_and_of_nothing_are_refused(phantoms) -> None:

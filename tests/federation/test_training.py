@@ -11,7 +11,7 @@ from torch import nn
 
 from medseg.errors import SiteError
 from medseg.federation.anchored_loss import AnchoredLoss, require_no_batch_statistics
-from medseg.federation.coordinator import evaluate_at, final_weights, first_weights, prepare_sites
+from medseg.federation.coordinator import evaluate_at, final_weights, prepare_sites
 from medseg.federation.in_process import InProcess
 from medseg.federation.messages import Request, hash_arrays
 from medseg.federation.policy import SitePolicy
@@ -20,6 +20,7 @@ from medseg.federation.run_settings import RunSettings
 from medseg.federation.run_state import RunState
 from medseg.federation.site import Site
 from medseg.federation.site_run import SiteRun
+from medseg.federation.start import first_weights
 from medseg.training.fold import new_network
 from medseg.training.portion import train_portion
 

@@ -56,6 +56,8 @@ class SiteAccount(Record):
     delta: PositiveFloat
     mechanism: Mechanism
     """The steps of this run."""
+    planning: Mechanism | None = None
+    """The noised histograms from which its plan was made; None where the plan came otherwise, or without noise."""
     clip: PositiveFloat
     epsilon_ever: NonNegativeFloat
     """By RDP, of all runs on these patients, as the site's ledger has it."""
@@ -68,9 +70,9 @@ class Accounted(Record):
 
     account: SiteAccount
     epsilon_rdp: float
-    """Of this run."""
-    epsilon_tight: float | None
-    """Of this run, by PRV, or exactly where every record took part in every step; None where PRV gives no answer."""
+    """Of this run, its plan included where its histograms had noise."""
+    epsilon_tight: float | None = None
+    """The same by PRV, or exactly where every record took part in every step; None where PRV gives no answer."""
 
 
 class Certificate(Document):
@@ -88,7 +90,7 @@ class Certificate(Document):
     """Whether a patient may have been at several hospitals: then epsilons and deltas add up."""
     epsilon: float
     """Of this run for the whole federation, by RDP."""
-    epsilon_tight: float | None
+    epsilon_tight: float | None = None
     epsilon_ever: float
     """Of all runs that the ledgers know."""
     delta: float
@@ -165,7 +167,7 @@ def certify(
 
 
 def _accounted(account: SiteAccount) -> Accounted:
-    history = [account.mechanism]
+    history = [account.mechanism, *([account.planning] if account.planning else [])]
     return Accounted(
         account=account,
         epsilon_rdp=epsilon_rdp(history, account.delta),
