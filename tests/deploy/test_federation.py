@@ -6,6 +6,7 @@ since Flower starts a process for every message.
 
 import contextlib
 import re
+import shutil
 import ssl
 import subprocess
 import sys
@@ -22,10 +23,13 @@ import torch
 from medseg.cases.dataset import Dataset
 from medseg.cases.formats import save_dataset
 from medseg.federation.audit import AuditLog
+from medseg.federation.comparison import Comparison
 from medseg.federation.conduct import RunResult, conduct, result_file, write_order
-from medseg.federation.federation_file import Place
+from medseg.federation.federation_file import Federation, Place
 from medseg.federation.in_process import InProcess
 from medseg.federation.policy import SitePolicy
+from medseg.federation.privacy.certificate import Certificate
+from medseg.federation.privacy.ledger import LEDGER, Ledger
 from medseg.federation.processes import free_port
 from medseg.federation.run_state import RunState
 from medseg.federation.site import Site
@@ -57,6 +61,8 @@ class World:
     kept: Path
     workspace: Path
     processes: dict[str, subprocess.Popen[bytes]] = field(default_factory=dict)
+    everyone: Federation | None = None
+    """The federation with the site that was not on its list at first."""
 
     def medseg(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -151,7 +157,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     ports = f"port={free_port()}", f"superlink_port={free_port()}"
     done = world.medseg("init", f"folder={world.place.folder}", "host=127.0.0.1", f"sites=[{sites}]", *ports)
     assert done.returncode == 0, done.stderr
-    _forget(world.place, STRANGER)
+    world.everyone = _forget(world.place, STRANGER)
     for number, name in enumerate((*SITES, STRANGER)):
         path = planted_dataset(folder / name, 10 * number)
         world.edit(name, '^dataset = ".*"', f'dataset = "{path}"')
@@ -176,11 +182,12 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     assert not left
 
 
-def _forget(place: Place, name: str) -> None:
-    """Take a site from the list, as if it had never been on it."""
+def _forget(place: Place, name: str) -> Federation:
+    """Take a site from the list, as if it had never been on it; the list as it was."""
     federation = place.open()
     sites = {site: key for site, key in federation.sites.items() if site != name}
     federation.model_copy(update={"sites": sites}).save(place.federation)
+    return federation
 
 
 def test_nothing_but_the_routes_of_sites_goes_through_the_gateway(world: World) -> None:
@@ -287,6 +294,57 @@ def test_a_node_that_is_killed_is_missing_where_the_policy_allows_it_and_the_res
     assert (result.status, result.rounds) == ("completed-with-gaps", 3)
     assert RunState.load(state).history[-1].missing == ("south",)
     assert "Some site was missing" in world.log("run-2").read_text()
+
+
+def test_hospitals_plan_together_and_train_privately_under_secure_sums(world: World) -> None:
+    assert world.everyone is not None
+    world.everyone.save(world.place.federation)
+    world.processes["serve"].terminate()
+    world.processes["serve"].wait(60)
+    world.serve()
+    keys = world.place.folder.parent / "keys"
+    keys.mkdir()
+    everyone = (*SITES, STRANGER)
+    for name in everyone:
+        world.edit(name, "^epsilon_budget = .*", "epsilon_budget = 1000.0")
+        world.edit(name, "^fingerprint_noise = .*", "fingerprint_noise = 2.0")
+        world.edit(name, "^secure_aggregation = .*", "secure_aggregation = true")
+        assert world.medseg("pin-keys", f"site={world.site_file(name)}").returncode == 0
+        shutil.copy(world.place.site(name) / "work/secure_sum/public.pem", keys / f"{name}.pem")
+    for name in everyone:
+        assert world.medseg("pin-keys", f"site={world.site_file(name)}", f"keys={keys}").returncode == 0
+    for name in ("south", STRANGER):
+        world.join(name)
+    words = [f"folder={world.place.folder}", "name=run-3", f"labels={world.workspace / 'labels.yaml'}", "channels=[MR]"]
+    words += ["preset=federated_dp", "budget=1s", "rounds=2", "steps=1", f"deadline={PATIENCE_S}"]
+    done = world.medseg("run", *words, "privacy=patient", "epsilon=100", "secure_aggregation=true")
+    assert done.returncode == 0, done.stderr
+    folder = world.place.run("run-3")
+    assert RunResult.load(result_file(folder)).status == "completed"
+    certificate = Certificate.load(folder / "privacy.json")
+    assert [one.account.site for one in certificate.sites] == sorted(everyone)
+    assert not [text for text in certificate.outside if text.startswith("the plan")]
+    assert (folder / "order/fingerprint.json").is_file()  # the plan was made from histograms with noise
+    for name in everyone:
+        work = world.place.site(name) / "work"
+        charges = [entry.charge for entry in Ledger(work / LEDGER).entries()]
+        assert [(one.purpose, one.round) for one in charges] == [("fingerprint", 0), ("train", 1), ("train", 2)]
+    trained = [body for body in (path.read_bytes() for path in world.kept.iterdir()) if b'"run":"run-3"' in body]
+    trained = [body for body in trained if b'"action":"train"' in body]
+    assert len(trained) == 2 * len(everyone)
+    assert all(b"masked." in body and b"delta." not in body for body in trained)
+    assert set(Comparison.load(folder / "comparison.json").rows[0].cells) == set(everyone)
+
+
+def test_a_run_that_waits_for_nobody_ends_with_all_of_them(world: World) -> None:
+    for name in (*SITES, STRANGER):
+        world.edit(name, "^secure_aggregation = .*", "secure_aggregation = false")
+    done = world.medseg(*world.run_words("run-4", strategy="async", rounds=3))
+    assert done.returncode == 0, done.stderr
+    state = RunState.load(world.place.run("run-4") / "run.json")
+    assert (state.round, state.status) == (3, "completed")
+    assert set().union(*(record.sites for record in state.history)) == {*SITES, STRANGER}
+    assert "Dice of held-out cases" in done.stdout
 
 
 def test_no_patients_name_is_in_any_byte_that_left(world: World) -> None:
