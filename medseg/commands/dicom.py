@@ -219,6 +219,9 @@ def _run_folder(folder: Path, settings: DicomSettings, batch: Batch) -> int:
             raise MedsegError(f"{folder} holds no DICOM images. What was found is in {settings.output}/manifest.json.")
         batch.run(studies, bar, alone=len(studies) == 1)
     report = batch.report()
+    warnings = {line.name: one.warning for one in report.studies if one.warning for line in one.series if line.used_for}
+    if warnings and not settings.deidentify:
+        intake.manifest.warned(warnings).save(settings.output / "manifest.json")
     done = len(report.studies) - len(report.failed)
     earlier = f" ({len(report.earlier)} by an earlier run)" if report.earlier else ""
     say(f"{done} of {len(report.studies)} studies done{earlier}; see {settings.output / 'report.html'}")

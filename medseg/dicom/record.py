@@ -50,6 +50,8 @@ class StudyRecord(Document):
     series: tuple[SeriesLine, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     remarks: tuple[str, ...] = ()
+    warning: str = ""
+    """Why the image is unlike those that the model was checked on; also the first of the remarks."""
     files: dict[str, str] = Field(default_factory=dict)
     """SHA-256 of every file in its folder."""
     seconds: float = 0

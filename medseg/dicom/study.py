@@ -155,6 +155,7 @@ def process_study(study: Study, content: str, job: Job, folder: Path, progress: 
         job=job.identity,
         series=choice.lines,
         measurements=tuple(measured),
+        warning=(predicted.judged.warning if predicted.judged is not None else None) or "",
         remarks=tuple(dict.fromkeys((*predicted.remarks, *choice.remarks, *image.remarks, *remarks))),
         files={str(path.relative_to(folder)): hash_file(path) for path in sorted(folder.rglob("*")) if path.is_file()},
         seconds=round(time.monotonic() - started, 3),

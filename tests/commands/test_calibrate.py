@@ -10,6 +10,7 @@ from medseg.cases.case import read_case_image
 from medseg.cases.formats import read_dataset
 from medseg.cli import main
 from medseg.dicom.record import RunReport
+from medseg.images.dicom.manifest import Manifest
 from medseg.images.formats import read_image, read_labels, write_image
 from medseg.images.volume import Volume
 from medseg.inference.bundle import open_model
@@ -141,6 +142,7 @@ def test_an_unusual_image_is_warned_of_in_every_output(trained, tmp_path, capsys
     assert main(["dicom", f"input={tmp_path / 'dicom'}", f"output={tmp_path / 'd'}", *words, 'formats=["sr"]']) == 0
     (study,) = RunReport.load(tmp_path / "d" / "report.json").studies
     assert "Unlike the 5 held-out cases" in study.remarks[0]
+    assert [one.warning for one in Manifest.load(tmp_path / "d" / "manifest.json").series] == [study.remarks[0]]
     assert "Unlike the 5 held-out cases" in (tmp_path / "d" / "report.html").read_text()
     assert b"unusual-image" in (tmp_path / "d" / study.study / "report.dcm").read_bytes()
     model = open_model(trained.folder)

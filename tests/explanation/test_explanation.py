@@ -147,6 +147,16 @@ def test_a_map_that_ignores_the_weights_or_the_score_is_not_believed():
     assert "Do not believe" in report.verdict
 
 
+def test_most_maps_of_networks_that_were_never_trained_are_not_believed():
+    doubted = 0
+    for seed in range(6):
+        target = question(2, seed)
+        found = explain(target, "seg_grad_cam")
+        report = check_sanity(target, found.values, lambda other: explain(other, "seg_grad_cam").values)
+        doubted += "Do not believe" in report.verdict
+    assert doubted >= 5  # the score of such a network may still follow what its map marks, by chance
+
+
 def test_ranks_correlate_as_spearman_says_and_a_flat_map_with_nothing():
     first = torch.tensor([[[1.0, 2.0, 3.0, 10.0]]])
     assert rank_correlation(first, first**3) == pytest.approx(1)

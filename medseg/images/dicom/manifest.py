@@ -5,6 +5,7 @@ Knows no pixels. It names files by their paths in the folder and series by their
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import ClassVar, Literal
 
 from medseg.arrays import Spacing, Triple
@@ -51,6 +52,8 @@ class SeriesEntry(Record):
     """Of its volume, mm (z, y, x)."""
     flags: tuple[str, ...] = ()
     remarks: tuple[str, ...] = ()
+    warning: str = ""
+    """Where it was predicted: why its image is unlike those that the model was checked on."""
 
 
 class Passed(Record):
@@ -87,3 +90,8 @@ class Manifest(Document):
     series: tuple[SeriesEntry, ...]
     choices: tuple[StudyChoice, ...] = ()
     """Where series were chosen for the channels of a model."""
+
+    def warned(self, warnings: Mapping[str, str]) -> Manifest:
+        """The same with what is to be said of the images of series, by their names."""
+        series = (one.model_copy(update={"warning": warnings.get(one.name, "")}) for one in self.series)
+        return self.model_copy(update={"series": tuple(series)})
