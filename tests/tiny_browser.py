@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from playwright.sync_api import Page
 
 from medseg.cases.case import Case
 from medseg.cases.dataset import Dataset
@@ -90,6 +91,12 @@ def viewed(*words: str) -> Iterator[str]:
         said += process.communicate(timeout=60)[0]
     assert process.returncode == 0, said
     assert "Traceback" not in said
+
+
+def settled(page: Page) -> None:
+    """Wait until the page has nothing left to do."""
+    page.wait_for_timeout(300)
+    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
 
 
 def grey(png: bytes) -> np.ndarray:

@@ -65,6 +65,8 @@ def _show(one: OpenCase, panel: Panel, kind: str, explained: Explained | None, c
         compares = comparison.difference is not None or comparison.beside
         reason = text("interactive.compares") if compares else interactive_view(one, view)
         if reason is None:
+            if one.is_thinned:
+                st.caption(text("interactive.thinned"))
             if view.heat is not None:
                 _legend(view.heat)
             return
@@ -190,6 +192,7 @@ def _beside(one: OpenCase, view: View, other: OpenCase, finding: Finding | None)
         key="beside_plane",
         label_visibility="collapsed",
     )
+    st.warning(text("compare.beside"), icon=":material/warning:")
     left, right = st.columns(2, gap="small")
     with left:
         st.markdown(f"**{plain(one.case.name)}**")

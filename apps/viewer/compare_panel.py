@@ -60,7 +60,7 @@ def _labels(one: OpenCase, finding: Finding, others: list[Finding]) -> Compariso
 
 def _case(place: Source, one: OpenCase, finding: Finding | None, cases: list[str]) -> Comparison:
     name = st.selectbox(text("compare.other"), cases, key="beside")
-    other = open_case(place, place.case(name))
+    other = open_case(place, place.case(name), "beside")
     known = _known(place.case(name))
     second = next((each for each in known if finding is not None and each.name == finding.name), (known or [None])[0])
     if finding is not None and second is not None:
@@ -68,7 +68,6 @@ def _case(place: Source, one: OpenCase, finding: Finding | None, cases: list[str
             _table(compare(one, finding, second, other), one.case.name, name)
         except (MedsegError, OSError) as error:
             st.error(plain(error))
-    st.caption(text("compare.beside"))
     return Comparison(beside=(other, second))
 
 

@@ -7,7 +7,6 @@ shown instead and one sentence says why.
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote
 
 import numpy as np
 import session
@@ -15,8 +14,8 @@ import streamlit as st
 from opened import refresh, source
 from serving import DRAWING, LIBRARY
 from texts import section, text
+from user import user
 
-from medseg.access.gate import NOBODY, USER_HEADER
 from medseg.access.shelf import shelf
 from medseg.arrays import Triple
 from medseg.errors import MedsegError
@@ -38,11 +37,6 @@ _REASONS = ("no_webgl", "software", "no_library")
 def _mount():
     parts = {kind: (_ASSETS / f"interactive.{kind}").read_text(encoding="utf-8") for kind in ("html", "css", "js")}
     return st.components.v2.component("medseg_interactive", **parts)
-
-
-def user() -> str:
-    """Who is signed in; "local" where nobody must."""
-    return unquote(st.context.headers.get(USER_HEADER.decode(), NOBODY))
 
 
 def first_kind() -> str:

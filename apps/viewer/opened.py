@@ -9,7 +9,9 @@ from pathlib import Path
 
 import streamlit as st
 from texts import plain, text
+from user import user
 
+from medseg.access.audit import AuditLog
 from medseg.errors import MedsegError
 from medseg.review.cache import OpenCase, is_prepared
 from medseg.review.cache import open_case as open_prepared
@@ -53,10 +55,16 @@ def source() -> Source:
         st.stop()
 
 
-def open_case(place: Source, case: ReviewCase) -> OpenCase:
-    """The Case, prepared first where that was not done yet; a page that can't ends here with the sentence why."""
+def open_case(place: Source, case: ReviewCase, where: str) -> OpenCase:
+    """The Case, prepared first where that was not done yet; a page that can't ends here with the sentence why.
+
+    Noted in the audit log, once until another one is opened in the same place: nobody looks unseen.
+    """
     files = tuple((str(path), path.stat().st_mtime_ns) for path in case.images if path.is_file())
     try:
+        if st.session_state.get(key := f"medseg_opened_{where}") != case.name:
+            AuditLog(place.log).record("case opened", user(), case=case.name, where=where)
+            st.session_state[key] = case.name
         if is_prepared(case, place.cache):
             return replace(_opened(case, str(place.cache), files), case=case)
         with st.spinner(text("case.preparing"), show_time=True):

@@ -7,11 +7,11 @@ ROOM = Path(__file__).resolve().parent
 sys.path[:0] = [] if str(ROOM) in sys.path else [str(ROOM)]
 
 import streamlit as st  # noqa: E402
-from interactive import user  # noqa: E402
 from picture import make_room  # noqa: E402
 from texts import plain, text  # noqa: E402
+from user import user  # noqa: E402
 
-from medseg.access.gate import NOBODY, SIGN_OUT  # noqa: E402
+from medseg.access.gate import ENDED, NOBODY, SESSION, SIGN_OUT  # noqa: E402
 
 st.set_page_config(page_title="medseg", page_icon=str(ROOM / "assets/icon.png"), layout="wide")
 if user() != NOBODY:
@@ -25,5 +25,5 @@ page = st.navigation(
     ],
     position="top",
 )
-make_room()
+make_room(*((SESSION, ENDED) if user() != NOBODY else ()))
 page.run()

@@ -29,13 +29,13 @@ def _mount():
 
 @st.cache_resource
 def _style():
-    css = (_ASSETS / "page.css").read_text(encoding="utf-8")
-    return st.components.v2.component("medseg_page", html="<i hidden></i>", css=css, isolate_styles=False)
+    css, js = ((_ASSETS / f"page.{kind}").read_text(encoding="utf-8") for kind in ("css", "js"))
+    return st.components.v2.component("medseg_page", html="<i hidden></i>", css=css, js=js, isolate_styles=False)
 
 
-def make_room() -> None:
-    """Give the page narrower margins than Streamlit's."""
-    _style()(key="medseg_page")
+def make_room(session: str = "", ended: str = "") -> None:
+    """Give the page narrower margins than Streamlit's; leave it for ``ended`` when ``session`` says that it is over."""
+    _style()(key="medseg_page", data={"ask": session, "then": ended} if session else None)
 
 
 def encode(picture: Picture, kind: str = "JPEG") -> bytes:

@@ -23,7 +23,7 @@ if case_name() not in {case.name for case in place.cases}:
     st.info(text("start.empty" if not place.cases else "worklist.none"))
     st.stop()
 case = place.case(case_name() or "")
-one = open_case(place, case)
+one = open_case(place, case, "reading")
 middle, right = st.columns([13, 7], gap="medium")
 with right:
     panel = show_findings(one, case)

@@ -1,10 +1,10 @@
 """What the reader thinks of a label map: accepted, rejected or to be edited, how hard it was, and why."""
 
 import streamlit as st
-from interactive import user
 from opened import refresh
 from session import reviewer
 from texts import plain, text
+from user import user
 
 from medseg.access.gate import NOBODY
 from medseg.errors import MedsegError

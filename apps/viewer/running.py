@@ -8,6 +8,7 @@ from texts import plain, text
 
 from medseg.errors import MedsegError
 from medseg.review.asking import predict_words
+from medseg.review.estimates import Estimates
 from medseg.review.sources import Source
 from medseg.review.uploads import Upload, take_upload
 
@@ -31,15 +32,43 @@ def _run(place: Source) -> None:
         text("run.quality"), ["balanced", "fast", "best"], format_func=lambda one: text(f"run.{one}"), key="run_quality"
     )
     doubt = right.toggle(text("run.uncertainty"), value=True, key="run_uncertainty", help=text("run.uncertainty_help"))
+    one = open_case(place, place.case(name), "running")
+    try:
+        words = predict_words(one, place.model, place.inputs / name, "tta" if doubt else "none", quality)
+    except (MedsegError, OSError) as error:
+        st.error(plain(error))
+        return
+    _memory(tuple(words))
     if st.button(text("run.start"), key="run_start", type="primary", icon=":material/play_arrow:"):
-        one = open_case(place, place.case(name))
         try:
-            words = predict_words(one, place.model, place.inputs / name, "tta" if doubt else "none", quality)
             queue(place).add(name, "predict", words, place.runs)
         except (MedsegError, OSError) as error:
             st.error(plain(error))
             return
         st.rerun()
+
+
+@st.cache_resource(show_spinner=False)
+def _estimates() -> Estimates:
+    return Estimates()
+
+
+def _memory(words: tuple[str, ...]) -> None:
+    """What the run will need at most, before it is asked for; looked up beside the page, which goes on meanwhile."""
+    found = _estimates().of(words)
+    if found is None:
+        _waiting(words)
+    elif found.refusal:
+        st.error(plain(found.refusal))
+    else:
+        st.caption(text("job.memory", memory=plain(found.memory)))
+
+
+@st.fragment(run_every=1.0)
+def _waiting(words: tuple[str, ...]) -> None:
+    if _estimates().of(words) is not None:
+        st.rerun()
+    st.caption(text("run.estimating"))
 
 
 def _upload(place: Source) -> None:

@@ -20,7 +20,7 @@ from medseg.access.server import ServerSettings
 from medseg.access.shelf import LARGEST_DRAWING, shelf
 from medseg.errors import MedsegError
 from medseg.review.niivue import FILE
-from medseg.review.sources import SourceSettings, state_of
+from medseg.review.sources import SourceSettings, log_of
 from medseg.settings import build, read_words, setting_names
 
 DRAWING = "/drawing"
@@ -37,7 +37,7 @@ def read_settings() -> tuple[ServerSettings, AuditLog]:
         own = {name: words.pop(name) for name in setting_names(ServerSettings) if name in words}
         settings = build(ServerSettings, own)
         settings.require_safe()
-        audit = settings.audit or state_of(build(SourceSettings, words)) / "audit.jsonl"
+        audit = log_of(build(SourceSettings, words))
     except MedsegError as error:
         sys.exit(f"medseg view: {error}")
     sys.argv[1:] = [f"{name}={value}" for name, value in words.items()]

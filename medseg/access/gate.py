@@ -36,6 +36,8 @@ USER_HEADER = b"x-medseg-user"
 NOBODY = "local"
 """The user's name where no passwords are asked for."""
 SIGN_OUT, SESSION = "/sign-out", "/session"
+ENDED = f"{SIGN_IN}?ended=1"
+"""Where a page goes whose session has ended."""
 _COOKIE = "medseg_session"
 
 
@@ -122,7 +124,8 @@ class Gate:
         elif request.path != SIGN_OUT and (attempt := await keeper.way.attempt(request, receive)) is not None:
             await self._conclude(keeper, request, attempt, send)
         else:
-            await answer_page(send, 200, sign_in_page(keeper.texts, keeper.way.form(keeper.texts), user))
+            message = keeper.texts["ended"] if "ended" in request.query else ""
+            await answer_page(send, 200, sign_in_page(keeper.texts, keeper.way.form(keeper.texts), user, message))
 
     async def _conclude(self, keeper: Keeper, request: Request, attempt: Attempt, send: Send) -> None:
         """Say what came of an attempt to sign in, in the log and to the browser; each sign-in is a new session."""

@@ -40,8 +40,6 @@ class ServerSettings(OpenIdSettings):
     """The certificate's private key (PEM)."""
     hosts: tuple[str, ...] = ()
     """Names by which browsers reach the server, if others than host (behind a proxy)."""
-    audit: Path | None = None
-    """Log of who signed in and looked at what; by default audit.jsonl beside the reviews."""
 
     @property
     def must_sign_in(self) -> bool:

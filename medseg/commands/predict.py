@@ -19,7 +19,7 @@ from medseg.commands.chosen import FoldChoice, chosen_folds
 from medseg.commands.console import Bar, say
 from medseg.commands.executor import ExecutorSettings
 from medseg.commands.predict_uncertainty import judge_in, with_uncertainty, write_maps, write_worklist
-from medseg.errors import Complaint, MedsegError, SettingsError
+from medseg.errors import Complaint, DatasetError, MedsegError, SettingsError
 from medseg.evaluation.palette import colors_of, topmost
 from medseg.images.dicom import require_extra
 from medseg.images.formats import find_dicom, write_labels
@@ -88,6 +88,8 @@ class PredictSettings(ExecutorSettings):
     """With uncertainty and after 'medseg calibrate': how often guaranteed contours, volumes and Dice should hold."""
     picture: bool = True
     """Draw a PNG of the first few cases."""
+    estimate: bool = False
+    """Only say how much memory each case needs; nothing is predicted or written."""
 
 
 SETTINGS = (PredictSettings,)
@@ -143,6 +145,8 @@ def run(words: Mapping[str, str]) -> int:
             networks = model.with_snapshots(networks)
         options = with_uncertainty(options, model, networks, settings.uncertainty, settings.rate, settings.samples)
     options = replace(options, judge=judge_in(model, networks))
+    if settings.estimate:
+        return _estimate(cases, complaints, networks, options)
     outcome = Outcomes(failed={complaint.case: str(complaint) for complaint in complaints})
     if settings.skip_existing:
         outcome.done = _earlier(settings, networks, targets)
@@ -162,6 +166,25 @@ def run(words: Mapping[str, str]) -> int:
     if options.spread is not None:
         write_worklist(settings.output, options.spread, list(outcome.uncertain.values()))
     return _conclude(settings, cases, outcome)
+
+
+def _estimate(cases: Sequence[Case], complaints: Sequence[Complaint], networks: Networks, options: Options) -> int:
+    """Say what each case needs, from its header alone where that tells the size."""
+    from medseg.cases.case import peek_case_image, read_case_image
+    from medseg.inference.memory import Bound, choose_layout
+
+    if complaints:
+        raise DatasetError(str(complaints[0]))
+    bound = Bound.of(options)
+    for case in cases:
+        size = peek_case_image(case) or read_case_image(case, len(networks.plan.channels))
+        _, memory = choose_layout(size, networks, options, bound, case.name)
+        _say_memory(case, memory)
+    return 0
+
+
+def _say_memory(case: Case, memory: Memory) -> None:
+    say(f"Case '{case.name}' needs up to about {memory} beside the program and its networks.")
 
 
 def _options(settings: PredictSettings, device: torch.device) -> Options:
@@ -212,7 +235,7 @@ def _predict_all(
         # Said for the first case, and again only where a case needs clearly more.
         if memory.host + memory.device > 1.1 * outcome.largest_memory:
             outcome.largest_memory = memory.host + memory.device
-            say(f"Case '{case.name}' needs up to about {memory} beside the program and its networks.")
+            _say_memory(case, memory)
 
     def deliver(one: Outcome) -> None:
         number, case = 1 + len(outcome.done) + len(outcome.failed) - before, one.case

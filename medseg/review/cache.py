@@ -69,6 +69,11 @@ class OpenCase:
         return self.record.shape
 
     @property
+    def is_thinned(self) -> bool:
+        """Whether the copies for the browser have fewer voxels than the image."""
+        return max(self.record.stride) > 1
+
+    @property
     def turn(self) -> Turn:
         return Turn(self.record.order, self.record.reverse)
 

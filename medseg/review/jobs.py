@@ -66,10 +66,15 @@ class Job:
         if not line:
             return
         self.lines = [*self.lines[1 - _LINES :], line]
-        if (told := _MEMORY.search(line)) is not None:
-            self.memory = told["memory"]
+        self.memory = memory_in(line) or self.memory
         if (told := _PROGRESS.match(line)) is not None and int(told["total"]):
             self.step, self.share = told["title"], min(int(told["done"]) / int(told["total"]), 1.0)
+
+
+def memory_in(line: str) -> str:
+    """What a line of ``medseg predict`` says of the memory that a case needs; empty where it says nothing of it."""
+    told = _MEMORY.search(line)
+    return told["memory"] if told is not None else ""
 
 
 class Queue:

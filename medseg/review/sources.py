@@ -42,6 +42,8 @@ class SourceSettings(Settings):
     """Where the DICOM studies are that 'medseg dicom' has segmented; by default where they were then."""
     state: Path | None = None
     """Where reviews, corrections and prepared images are kept; by default review/ in the folder that is looked at."""
+    audit: Path | None = None
+    """Log of who signed in and opened what; by default audit.jsonl beside the reviews."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +56,12 @@ class Source:
     model: Path | None = None
     """What can be run on a case from the page."""
     remarks: tuple[str, ...] = ()
+    audit: Path | None = None
+
+    @property
+    def log(self) -> Path:
+        """Of who opened what."""
+        return self.audit or self.state / "audit.jsonl"
 
     @property
     def cache(self) -> Path:
@@ -96,6 +104,11 @@ def state_of(settings: SourceSettings) -> Path:
     return settings.state or (settings.input or settings.workspace or last_used().folder).resolve() / STATE
 
 
+def log_of(settings: SourceSettings) -> Path:
+    """The log of who opened what. Raises MedsegError where nothing says what to look at."""
+    return settings.audit or state_of(settings) / "audit.jsonl"
+
+
 def open_source(settings: SourceSettings) -> Source:
     """Everything that is there to look at. Raises MedsegError with a sentence where that is nothing."""
     if settings.workspace is not None and settings.input is not None:
@@ -104,7 +117,8 @@ def open_source(settings: SourceSettings) -> Source:
     if not folder.is_dir():
         raise DatasetError(f"There is no folder {folder}. Name one with input=DIR or workspace=DIR.")
     source = _opened(folder.resolve(), settings)
-    source = replace(source, model=settings.model.resolve() if settings.model is not None else source.model)
+    model = settings.model.resolve() if settings.model is not None else source.model
+    source = replace(source, model=model, audit=log_of(settings))
     for extra in settings.predictions:
         source = _laid_over(source, [read_run(extra.resolve(), extra.name)])
     return with_own_work(source)

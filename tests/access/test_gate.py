@@ -55,13 +55,25 @@ class Site:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"cache-control", b"public")]})
         await send({"type": "http.response.body", "body": b"patient"})
 
-    def ask(self, path="/", method="GET", body=b"", cookie="", origin=None, host=HERE, server="127.0.0.1", **headers):
+    def ask(
+        self,
+        path="/",
+        method="GET",
+        body=b"",
+        cookie="",
+        origin=None,
+        host=HERE,
+        server="127.0.0.1",
+        query=b"",
+        **headers,
+    ):
         sent = []
         given = {"host": host, "cookie": cookie, **({"origin": origin} if origin else {}), **headers}
         scope = {
             "type": "http",
             "method": method,
             "path": path,
+            "query_string": query.encode(),
             "headers": [(name.encode(), value.encode()) for name, value in given.items()],
             "client": ("10.0.0.7", 1234),
             "server": (server, 8501),
@@ -192,6 +204,11 @@ def test_asking_whether_the_session_lives_does_not_keep_it_alive(site):
     assert site.ask("/session", cookie=cookie)[0] == 200
     site.clock.now += 40
     assert site.ask("/session", cookie=cookie)[0] == 401
+
+
+def test_who_comes_from_a_page_whose_session_has_ended_is_told_so(site):
+    assert b"session has ended" in site.ask("/sign-in?ended=1")[2]
+    assert b"session has ended" not in site.ask("/sign-in")[2]
 
 
 def test_signing_out_ends_the_session_and_clears_the_cookie(site):

@@ -81,6 +81,7 @@ def test_another_examination_is_shown_beside_it(page, workspace) -> None:
     app.button_group(key="compare_kind").set_value("case").run()
     assert not app.exception
     assert len(pictures(app)) == 1
+    assert any("not registered" in one.value for one in app.warning)
     assert any("Change" in one.value for one in app.dataframe)
 
 
@@ -156,6 +157,45 @@ def test_a_job_is_queued_shown_and_cancelled_and_a_failed_one_says_why(page, wor
         app.run()
     assert any("nowhere" in one.value for one in app.error)
     assert not app.exception
+
+
+def test_the_memory_of_a_run_is_told_before_it_is_asked_for(page, workspace, tmp_path, monkeypatch) -> None:
+    teller = tmp_path / "python"
+    said = "Case 'case_00' needs up to about 0.7 GB of memory beside the program and its networks."
+    teller.write_text(f"#!{sys.executable}\nprint({said!r})\n")
+    teller.chmod(0o755)
+    monkeypatch.setattr("medseg.review.estimates.sys.executable", str(teller))
+    app = page(f"workspace={workspace}").switch_page("running.py").run()
+    until = time.monotonic() + 60
+    while any("Estimating" in one.value for one in app.caption) and time.monotonic() < until:
+        time.sleep(0.1)
+        app.run()
+    assert any("0\\.7 GB of memory" in one.value for one in app.caption)
+    assert not app.exception
+
+
+def test_a_case_that_is_opened_is_one_line_of_the_log_however_much_is_looked_at(page, workspace) -> None:
+    import json
+
+    app = page(f"workspace={workspace}")
+    app.slider(key="slice_axial").set_value(3).run()
+    app.button(key="case_case_01").click().run()
+    app.button_group(key="compare_kind").set_value("case").run()
+    lines = [json.loads(line) for line in (workspace / "review/audit.jsonl").read_text().splitlines()]
+    told = [(line["event"], line["user"], line["case"], line["where"]) for line in lines]
+    opened = ("case opened", "local")
+    assert told == [
+        (*opened, "case_00", "reading"),
+        (*opened, "case_01", "reading"),
+        (*opened, "case_00", "beside"),
+    ]
+
+
+def test_a_case_is_not_shown_where_that_can_not_be_logged(page, workspace, tmp_path) -> None:
+    (tmp_path / "file").write_text("")
+    app = page(f"workspace={workspace}", f"audit={tmp_path / 'file' / 'audit.jsonl'}")
+    assert any("could not be written" in one.value.replace("\\", "") for one in app.error)
+    assert not pictures(app)
 
 
 def test_without_a_model_the_page_says_how_to_get_one(page, tmp_path) -> None:

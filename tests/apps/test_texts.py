@@ -16,7 +16,7 @@ _spec.loader.exec_module(texts)
 
 ELSEWHERE = {
     "canvas": [ROOM / "assets/interactive.js", ROOM / "assets/interactive.html"],
-    "sign_in": [ROOM.parents[1] / "medseg/access" / f"{name}.py" for name in ("page", "ways", "openid")],
+    "sign_in": [ROOM.parents[1] / "medseg/access" / f"{name}.py" for name in ("page", "gate", "ways", "openid")],
 }
 """Sections that are used as a whole, and where."""
 

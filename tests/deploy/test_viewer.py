@@ -4,7 +4,6 @@ import json
 import sqlite3
 import urllib.error
 import urllib.request
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,7 +17,7 @@ from medseg.images.formats import read_labels
 from medseg.paths import shipped
 from medseg.review.niivue import FILE, fetch
 
-from tiny_browser import CHROMIUM, FLAGS, column_of, grey, needs_chromium, viewed, write_viewed_workspace
+from tiny_browser import CHROMIUM, FLAGS, column_of, grey, needs_chromium, settled, viewed, write_viewed_workspace
 
 pytestmark = pytest.mark.deploy
 PATIENCE_MS = 120_000
@@ -74,38 +73,24 @@ def niivue():
             pytest.skip(str(error))
 
 
-@pytest.fixture
-def kept(request):
-    """Where screenshots stay to be looked at; git ignores it."""
-    folder = Path(request.config.rootpath) / "build" / "screenshots"
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
-
-
 def switch(page, label):
     """Turn a switch or box of the page over, and wait for the page."""
     page.locator("[data-testid=stCheckbox] label").filter(has_text=label).first.click()
-    settle(page)
-
-
-def settle(page):
-    """Wait until the page has nothing left to do."""
-    page.wait_for_timeout(300)
-    page.locator("[data-testid=stApp][data-test-script-state=notRunning]").wait_for()
+    settled(page)
 
 
 def choose(page, label, option):
     """Choose from a list of the page."""
     page.get_by_label(label).first.click()
     page.get_by_role("option", name=option).click()
-    settle(page)
+    settled(page)
 
 
 def interactive(page):
     """Turn to the interactive view, which asks first because chromium draws without a graphics card here."""
     page.get_by_text("Draw it without a graphics card anyway").click()
     page.locator(".medseg[data-state=ready]").wait_for()
-    settle(page)
+    settled(page)
     return page.locator(".medseg canvas")
 
 
@@ -122,43 +107,43 @@ def in_the_picture(seen):
 
 
 @needs_chromium
-def test_without_a_graphics_card_the_slices_are_shown_and_the_page_says_so(page, niivue, kept):
+def test_without_a_graphics_card_the_slices_are_shown_and_the_page_says_so(page, niivue, screenshots):
     page.get_by_text("This computer draws without a graphics card").wait_for()
     page.locator("figure img").nth(2).wait_for()
-    page.screenshot(path=kept / "fallback.png")
+    page.screenshot(path=screenshots / "fallback.png")
 
 
 @needs_chromium
-def test_in_the_slice_view_the_patients_right_is_on_the_left(page, kept):
+def test_in_the_slice_view_the_patients_right_is_on_the_left(page, screenshots):
     page.get_by_text("Slices", exact=True).click()
     page.locator("figure img").first.wait_for()
     for structure in ("ball", "box", "Crosshair"):
         switch(page, structure)
-    page.screenshot(path=kept / "slices.png")
+    page.screenshot(path=screenshots / "slices.png")
     seen = in_the_picture(grey(page.locator("figure img").first.screenshot()))
     assert column_of(seen > 0.85) < 0.4
     assert column_of(seen < 0.35) > 0.6
 
 
 @needs_chromium
-def test_in_the_interactive_view_the_patients_right_is_on_the_left(page, niivue, kept):
+def test_in_the_interactive_view_the_patients_right_is_on_the_left(page, niivue, screenshots):
     canvas = interactive(page)
     for structure in ("ball", "box", "Crosshair"):
         switch(page, structure)
     page.get_by_role("button", name="Axial", exact=True).click()
     page.wait_for_timeout(500)
-    seen = in_the_picture(grey(canvas.screenshot(path=kept / "interactive_axial.png")))
+    seen = in_the_picture(grey(canvas.screenshot(path=screenshots / "interactive_axial.png")))
     assert column_of(seen > 0.85) < 0.4
     assert column_of(seen < 0.35) > 0.6
 
 
 @needs_chromium
-def test_a_reader_scrolls_toggles_fades_and_asks_for_doubt_in_the_interactive_view(page, niivue, kept):
+def test_a_reader_scrolls_toggles_fades_and_asks_for_doubt_in_the_interactive_view(page, niivue, screenshots):
     volumes = []
     page.on("request", lambda request: volumes.append(request.url) if "/volume/" in request.url else None)
     canvas = interactive(page)
     assert len(volumes) == 2
-    page.screenshot(path=kept / "interactive.png")
+    page.screenshot(path=screenshots / "interactive.png")
     box = canvas.bounding_box()
     page.mouse.click(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.2)
     page.wait_for_timeout(500)
@@ -166,13 +151,13 @@ def test_a_reader_scrolls_toggles_fades_and_asks_for_doubt_in_the_interactive_vi
     page.mouse.wheel(0, 100)
     page.wait_for_timeout(500)
     assert status(page) != before
-    settle(page)
+    settled(page)
     with_labels = canvas.screenshot()
     switch(page, "ball")
     without_one = canvas.screenshot()
     assert without_one != with_labels
     page.locator("[data-testid=stSlider]").filter(has_text="Opacity").get_by_role("slider").press("End")
-    settle(page)
+    settled(page)
     page.wait_for_timeout(500)
     assert canvas.screenshot() != without_one
     assert len(volumes) == 2
@@ -181,10 +166,10 @@ def test_a_reader_scrolls_toggles_fades_and_asks_for_doubt_in_the_interactive_vi
     page.wait_for_timeout(1000)
     assert len(volumes) == 3
     assert "entropy" in status(page)
-    page.screenshot(path=kept / "interactive_entropy.png")
+    page.screenshot(path=screenshots / "interactive_entropy.png")
     page.get_by_role("button", name="3D", exact=True).click()
     page.wait_for_timeout(1500)
-    page.screenshot(path=kept / "interactive_3d.png")
+    page.screenshot(path=screenshots / "interactive_3d.png")
 
 
 @needs_chromium
@@ -193,14 +178,14 @@ def test_where_the_crosshair_was_set_in_one_view_it_stands_in_the_other(page, ni
     box = canvas.bounding_box()
     page.mouse.click(box["x"] + box["width"] * 0.3, box["y"] + box["height"] * 0.2)
     page.wait_for_timeout(1000)
-    settle(page)
+    settled(page)
     x, y, z = (float(part) for part in status(page).split(" mm")[0].split(" / "))
     page.get_by_text("Slices", exact=True).click()
     page.get_by_text(f"({x:.1f}, {y:.1f}, {z:.1f}) mm").wait_for()
 
 
 @needs_chromium
-def test_an_accepted_case_is_found_in_the_database_and_its_comment_is_shown_as_text(page, workspace, kept):
+def test_an_accepted_case_is_found_in_the_database_and_its_comment_is_shown_as_text(page, workspace, screenshots):
     page.get_by_text("Slices", exact=True).click()
     page.get_by_text("Accept", exact=True).click()
     hostile = "<img src=x onerror=window.hacked=1><script>window.hacked=1</script>"
@@ -209,7 +194,7 @@ def test_an_accepted_case_is_found_in_the_database_and_its_comment_is_shown_as_t
     page.get_by_role("button", name="Save review").click()
     page.get_by_text("· Dr Test ·").wait_for()
     assert page.get_by_text(hostile).last.is_visible()
-    page.screenshot(path=kept / "reviewed.png")
+    page.screenshot(path=screenshots / "reviewed.png")
     with sqlite3.connect(workspace / "review/reviews.sqlite") as database:
         rows = database.execute("SELECT case_name, status, reviewer, comment FROM reviews").fetchall()
     assert rows == [("case_0", "accepted", "Dr Test", hostile)]
@@ -249,7 +234,7 @@ class _Stay(urllib.request.HTTPRedirectHandler):
 
 
 @needs_chromium
-def test_what_is_drawn_with_the_pen_becomes_a_correction_where_it_was_drawn(page, niivue, workspace, kept):
+def test_what_is_drawn_with_the_pen_becomes_a_correction_where_it_was_drawn(page, niivue, workspace, screenshots):
     page.get_by_label("Your name").fill("Dr Pen")
     page.get_by_label("Your name").press("Enter")
     canvas = interactive(page)
@@ -265,7 +250,7 @@ def test_what_is_drawn_with_the_pen_becomes_a_correction_where_it_was_drawn(page
         page.mouse.move(middle - 60 + 20 * step, height)
     page.mouse.up()
     page.wait_for_timeout(500)
-    page.screenshot(path=kept / "pen.png")
+    page.screenshot(path=screenshots / "pen.png")
     page.get_by_role("button", name="Keep as correction").click()
     page.get_by_text("Drawn by hand").first.wait_for(state="attached")
     before, after = (read_labels(path) for path in (workspace.parent / "P/case_0.nii.gz", _only_correction(workspace)))
@@ -313,7 +298,7 @@ def test_the_websocket_refuses_without_a_session_and_opens_with_one(locked, work
 
 
 @needs_chromium
-def test_a_reader_signs_in_and_out_and_the_log_says_what_was_looked_at(browser, locked, workspace, kept):
+def test_a_reader_signs_in_and_out_and_the_log_says_what_was_looked_at(browser, locked, workspace, screenshots):
     context = browser.new_context(viewport={"width": 1500, "height": 1100})
     page = context.new_page()
     page.set_default_timeout(PATIENCE_MS)
@@ -322,7 +307,7 @@ def test_a_reader_signs_in_and_out_and_the_log_says_what_was_looked_at(browser, 
     page.get_by_label("Password").fill("wrong, all wrong")
     page.get_by_role("button", name="Sign in").click()
     page.get_by_text("do not match").wait_for()
-    page.screenshot(path=kept / "sign_in.png")
+    page.screenshot(path=screenshots / "sign_in.png")
     page.get_by_label("User").fill("anna")
     page.get_by_label("Password").fill(PASSWORD)
     page.get_by_role("button", name="Sign in").click()
