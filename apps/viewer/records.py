@@ -2,7 +2,7 @@
 
 import streamlit as st
 from opened import log, source
-from texts import plain, text
+from texts import moment, plain, text
 
 from medseg.errors import MedsegError
 from medseg.review.exports import export_dataset
@@ -14,7 +14,16 @@ st.subheader(text("records.title"))
 if not found:
     st.info(text("records.none"))
 else:
-    st.dataframe([review.model_dump() for review in reversed(found)], hide_index=True)
+    columns = {
+        "time": [moment(review.time) for review in reversed(found)],
+        "case": [review.case for review in reversed(found)],
+        "status": [text(f"status.{review.status}") for review in reversed(found)],
+        "reviewer": [review.reviewer for review in reversed(found)],
+        "difficulty": [text(f"difficulty.{review.difficulty}") for review in reversed(found)],
+        "comment": [review.comment for review in reversed(found)],
+        "finding": [review.finding for review in reversed(found)],
+    }  # the hash of the labels is for the CSV, where a program reads it
+    st.dataframe({text(f"records.{name}"): column for name, column in columns.items()}, hide_index=True)
     st.download_button(text("records.csv"), reviews.csv(), "reviews.csv", "text/csv", icon=":material/download:")
     st.subheader(text("records.next"))
     st.caption(text("records.next_how"))

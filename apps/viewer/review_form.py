@@ -3,7 +3,7 @@
 import streamlit as st
 from opened import refresh
 from session import reviewer
-from texts import plain, text
+from texts import moment, plain, text
 from user import user
 
 from medseg.access.gate import NOBODY
@@ -48,7 +48,10 @@ def show_review(case: ReviewCase, finding: Finding | None, reviews: ReviewLog) -
     for review in reversed(reviews.all(case.name)):
         st.caption(
             text(
-                "review.line", status=text(f"status.{review.status}"), reviewer=plain(review.reviewer), time=review.time
+                "review.line",
+                status=text(f"status.{review.status}"),
+                reviewer=plain(review.reviewer),
+                time=moment(review.time),
             )
         )
         if review.comment:

@@ -5,6 +5,7 @@ show it as it is, and nothing on any page is HTML.
 """
 
 import re
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 
@@ -30,6 +31,11 @@ def text(key: str, **values: object) -> str:
     """The text of a key, with ``{name}`` replaced by values. Raises KeyError for a key that the catalogue lacks."""
     found = catalogue()[key]
     return found.format(**values) if values else found
+
+
+def moment(time: str) -> str:
+    """An ISO time of the log as people read it, to the minute."""
+    return datetime.fromisoformat(time).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def plain(words: object) -> str:

@@ -49,11 +49,17 @@ class _Lookup:
     def __init__(self, folder: Path, images: Path | None) -> None:
         self.images = images or _noted(folder)
         self._files: dict[str, Path] = {}
-        manifest = folder / MANIFEST
-        if self.images is not None and manifest.is_file():
-            for entry in Manifest.load(manifest).files:
-                for name in entry.series.split():
-                    self._files.setdefault(name.strip(","), self.images / entry.path)
+        self.descriptions: dict[str, str] = {}
+        """What the headers call each series, where the results tell."""
+        if not (folder / MANIFEST).is_file():
+            return
+        manifest = Manifest.load(folder / MANIFEST)
+        self.descriptions = {line.name: line.description for line in manifest.series}
+        if self.images is None:
+            return
+        for entry in manifest.files:
+            for name in entry.series.split():
+                self._files.setdefault(name.strip(","), self.images / entry.path)
 
     def file_of(self, line: SeriesLine, study: Path) -> Path | None:
         """A file of the series; None where it is not to be found."""
@@ -84,7 +90,11 @@ def _case(record: StudyRecord, folder: Path, lookup: _Lookup) -> ReviewCase | st
         remarks=(*record.remarks, *(f"{line.name}: {line.verdict}" for line in used if _is_odd(line))),
     )
     return ReviewCase(
-        record.study, tuple(file for file in files if file), tuple(line.used_for for line in used), (finding,)
+        record.study,
+        tuple(file for file in files if file),
+        tuple(line.used_for for line in used),
+        (finding,),
+        description="; ".join(filter(None, (lookup.descriptions.get(line.name, "") for line in used))),
     )
 
 

@@ -39,6 +39,7 @@ def test_labels_lie_on_the_images_they_were_found_in(output: str, results: Path)
     (case,) = source.cases
     one = open_case(case, source.cache)
     (finding,) = case.findings
+    assert case.description == (SCRIPT if output == "out" else "")
     assert one.record.orientation_known
     written = read_labels(finding.labels).array
     assert np.array_equal(finding.table.to_values(one.turn.to_file(one.labels(finding))), written)
