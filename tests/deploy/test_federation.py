@@ -316,6 +316,7 @@ def test_hospitals_plan_together_and_train_privately_under_secure_sums(world: Wo
         shutil.copy(world.place.site(name) / "work/secure_sum/public.pem", keys / f"{name}.pem")
     for name in everyone:
         assert world.medseg("pin-keys", f"site={world.site_file(name)}", f"keys={keys}").returncode == 0
+    world.processes["south"].wait(60)  # killed in the run before
     for name in ("south", STRANGER):
         world.join(name)
     before = set(world.kept.iterdir())
