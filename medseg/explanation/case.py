@@ -111,7 +111,8 @@ def target_of(
         )
     patch, inside, window = patch_around(found, prepared, model)
     offset = 0 if model.labels.activation == "sigmoid" else 1
-    return Target(model.networks[0], patch, offset + model.labels.target_names.index(label), inside), window
+    output = offset + model.labels.target_names.index(label)
+    return Target(model.networks[0], patch, output, inside, model.labels.activation), window
 
 
 def patch_around(found: Mask, prepared: Image, model: Networks) -> tuple[Tensor, Tensor, Window]:

@@ -1,8 +1,10 @@
-"""Whether an explanation should be believed: does it depend on what was learned, and does the score depend on it?
+"""Whether an explanation should be believed: does it depend on what was learned, does the score depend on it, and is
+there a decision to be explained?
 
 Rules: cascading randomisation (Adebayo et al. 2018): layers are initialised anew one after the other from the output
 down, and the map has to change; deletion and insertion (Petsiuk et al. 2018): the image is blurred away, or brought
-back, in the order of the map, and the score has to change faster than in random orders.
+back, in the order of the map, and the score has to change faster than in random orders. Both can be so of a network
+that was never trained; what gives it away is that it decides nothing: its probabilities stay near chance.
 """
 
 from __future__ import annotations
@@ -25,6 +27,8 @@ _STAGES = (0.1, 0.25, 0.5, 1.0)
 _ORDERS = 5
 _FORGETFUL = 3
 """Networks that were initialised anew altogether; their maps' mean correlation counts."""
+_DECIDED = 0.5
+"""The share of the way from chance to certainty that a decision has to have gone."""
 _ALIKE = 0.5
 """A larger correlation is no accident: 0.36 was measured for HiResCAM of a hippocampus network, which does change, and
 0.53 for gradients that mostly follow the image."""
@@ -58,6 +62,12 @@ class SanityReport(Record):
     """The largest of several random orders."""
     is_faithful: bool
     """Whether the score falls faster, and rises faster, in the map's order than in any random one."""
+    probability: float | None = None
+    """The output's mean over the region."""
+    chance: float | None = None
+    """What a network gives that knows nothing."""
+    is_decided: bool = True
+    """Whether the probability is at least half way from chance to 1."""
     verdict: str
 
 
@@ -75,6 +85,9 @@ def check_sanity(target: Target, evidence: Tensor, explain: Callable[[Target], T
     by_chance = [(_area(_curve(target, one, True)), _area(_curve(target, one, False))) for one in orders]
     least, largest = min(one[0] for one in by_chance), max(one[1] for one in by_chance)
     falls, rises = _area(deletion) < least, _area(insertion) > largest
+    probability, chance = target.certainty()
+    decided = probability >= chance + _DECIDED * (1 - chance)
+    unsure = None if decided else f"the network gives the region a mean probability of {probability:.2f} only"
     return SanityReport(
         randomised=tuple(randomised),
         threshold=_ALIKE,
@@ -86,7 +99,10 @@ def check_sanity(target: Target, evidence: Tensor, explain: Callable[[Target], T
         insertion_area=_area(insertion),
         insertion_area_random=largest,
         is_faithful=falls and rises,
-        verdict=_verdict(bool((evidence > 0).any()), depends, falls, rises),
+        probability=probability,
+        chance=chance,
+        is_decided=decided,
+        verdict=_verdict(bool((evidence > 0).any()), depends, falls, rises, unsure),
     )
 
 
@@ -98,13 +114,14 @@ def rank_correlation(first: Tensor, second: Tensor) -> float:
     return 0.0 if (ranks.std(axis=1) == 0).any() else float(np.corrcoef(ranks)[0, 1])
 
 
-def _verdict(has_evidence: bool, depends: bool, falls: bool, rises: bool) -> str:
+def _verdict(has_evidence: bool, depends: bool, falls: bool, rises: bool, unsure: str | None) -> str:
     if not has_evidence:
         return "There is no positive evidence: the map is blank and shows nothing."
-    if depends and falls and rises:
+    if depends and falls and rises and unsure is None:
         return "The map depends on what was learned, and the score on what it marks. It says nothing about correctness."
     reasons = [] if depends else ["it hardly changes when the network forgets everything it has learned"]
     reasons += [] if falls else ["blurring what it marks lowers the score no faster than blurring at random"]
+    reasons += [] if unsure is None else [unsure]
     reasons += [] if rises else ["bringing back what it marks raises the score no faster than bringing back at random"]
     return f"Do not believe this map: {'; '.join(reasons)}."
 

@@ -6,7 +6,8 @@ gives zeros without a word); Seg-Grad-CAM's target (Vinogradova et al. 2020).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,8 @@ class Target:
     """Which of the network's output channels."""
     region: Tensor
     """Where, (Z, Y, X), booleans; at least one voxel."""
+    activation: Literal["softmax", "sigmoid"] = "softmax"
+    """What makes probabilities of the network's outputs."""
 
     def score(self, patch: Tensor) -> Tensor:
         """The sum over the region for each patch of a batch ``(B, C, Z, Y, X)``: ``(B,)``."""
@@ -31,10 +34,18 @@ class Target:
 
     def with_network(self, network: nn.Module) -> Target:
         """The same question to another network."""
-        return Target(network, self.patch, self.output, self.region)
+        return replace(self, network=network)
 
     @property
     def value(self) -> float:
         """The mean logit over the region."""
         with torch.no_grad():
             return float(self.score(self.patch)) / int(self.region.sum())
+
+    def certainty(self) -> tuple[float, float]:
+        """(the output's mean probability over the region, what a network gives it that knows nothing)."""
+        with torch.no_grad():
+            logits = self.network(self.patch)
+        several = self.activation == "softmax"
+        probabilities = logits.softmax(dim=1) if several else logits.sigmoid()
+        return float(probabilities[0, self.output][self.region].mean()), 1 / logits.shape[1] if several else 0.5
