@@ -64,7 +64,7 @@ class Site:
         origin=None,
         host=HERE,
         server="127.0.0.1",
-        query=b"",
+        query="",
         **headers,
     ):
         sent = []
@@ -207,7 +207,7 @@ def test_asking_whether_the_session_lives_does_not_keep_it_alive(site):
 
 
 def test_who_comes_from_a_page_whose_session_has_ended_is_told_so(site):
-    assert b"session has ended" in site.ask("/sign-in?ended=1")[2]
+    assert b"session has ended" in site.ask("/sign-in", query="ended=1")[2]
     assert b"session has ended" not in site.ask("/sign-in")[2]
 
 
