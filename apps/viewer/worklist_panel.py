@@ -28,10 +28,8 @@ def show_worklist(place: Source, reviews: Mapping[str, Review]) -> list[Row]:
         status = left.selectbox(
             text("worklist.status"), [None, "open", *STATUSES], format_func=_status_text, key="status"
         )
-        doubted = any(row.urgency is not None for row in worklist(place.cases, reviews))
-        orders = ["urgency", "name"] if doubted else ["name"]  # nobody is to think that doubt was measured
         order = right.selectbox(
-            text("worklist.order"), orders, format_func=lambda one: text(f"worklist.by_{one}"), key="order"
+            text("worklist.order"), ["urgency", "name"], format_func=lambda one: text(f"worklist.by_{one}"), key="order"
         )
         rows = worklist(place.cases, reviews, search, status, order)
         st.caption(text("worklist.count", shown=len(rows), all=len(place.cases)))

@@ -205,4 +205,4 @@ def _show(job: TrainJob, fold: Fold, folder: Path, course: Course, scores: Score
         columns, rows = as_rows(scores)
         table(f"Held-out cases of fold {fold}, {job.name}", columns, rows)
         say(f"Image, labels and prediction side by side: {folder / 'worst_case.png'}, {folder / 'best_case.png'}")
-    say(f"Training curves: {folder / 'curves.png'}\nNext: medseg predict input=DIR output=DIR")
+    say(f"Training curves: {folder / 'curves.png'}\nNext: medseg view, or medseg predict input=DIR output=DIR")

@@ -34,7 +34,6 @@ def test_the_first_case_opens_with_its_planes_its_structures_and_their_numbers(p
         "Sagittal 9 / 16",
     ]
     assert [one.label for one in app.checkbox] == ["ball", "box"]
-    assert app.selectbox(key="order").options == ["by name"]  # of these cases nobody measured doubt
     assert list(app.dataframe[0].value["Structure"]) == ["ball", "box"]
     assert len(pictures(app)) == 3
     assert all("data:image/jpeg;base64," in one for one in pictures(app))
