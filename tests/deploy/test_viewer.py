@@ -17,7 +17,7 @@ from medseg.images.formats import read_labels
 from medseg.paths import shipped
 from medseg.review.niivue import FILE, fetch
 
-from tiny_browser import CHROMIUM, FLAGS, column_of, grey, needs_chromium, settled, viewed, write_viewed_workspace
+from tiny_browser import column_of, grey, needs_chromium, settled, viewed, write_viewed_workspace
 
 pytestmark = pytest.mark.deploy
 PATIENCE_MS = 120_000
@@ -34,16 +34,6 @@ def workspace(tmp_path_factory):
 def server(workspace):
     with viewed(f"workspace={workspace}", f"predictions=[{workspace.parent / 'P'}]") as address:
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield started
-        started.close()
 
 
 @pytest.fixture

@@ -9,21 +9,11 @@ from PIL import Image
 from medseg.cli import main
 
 from tiny import write_untrained_model
-from tiny_browser import CHROMIUM, FLAGS, needs_chromium, settled, viewed, write_viewed_workspace
+from tiny_browser import needs_chromium, settled, viewed, write_viewed_workspace
 from tiny_dicom import make_series, save, uid
 
 pytestmark = [pytest.mark.deploy, needs_chromium]
 HOSTILE = "<script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
-
-
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
-        yield started
-        started.close()
 
 
 def opened(browser, address):
