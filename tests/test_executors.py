@@ -39,7 +39,13 @@ def test_a_failure_is_a_sentence_that_stops_nothing(count: int):
 
 def test_what_has_not_begun_is_given_up_where_the_caller_stops():
     begun = []
-    for finished in Threads(1)(begun.append, range(1000)):
+
+    def work(number: int) -> None:
+        begun.append(number)
+        # Long enough that the caller has its turn before the thousandth, on any machine.
+        time.sleep(0.05)
+
+    for finished in Threads(1)(work, range(1000)):
         assert finished.error is None
         break
     assert len(begun) < 1000
