@@ -244,7 +244,7 @@ def test_a_websocket_needs_a_session_and_a_page_of_this_server(site):
 
 
 def test_a_websocket_on_which_nothing_is_said_is_closed_when_its_session_ends(tmp_path, hashed):
-    site = Site(tmp_path, {"anna": hashed}, idle=0.5, clock=time.monotonic)
+    site = Site(tmp_path, {"anna": hashed}, idle=2, clock=time.monotonic)
     sent = site.talk(site.cookie(), texts=["a"], stays=True)
     assert sent[-1] == {"type": "websocket.close", "code": 1008}
     assert [message["type"] for message in sent[:-1]] == ["websocket.accept", "websocket.send"]
