@@ -11,7 +11,7 @@ import streamlit as st
 from texts import plain, text
 from user import user
 
-from medseg.access.audit import AuditLog
+from medseg.chained_log import ChainedLog
 from medseg.errors import MedsegError
 from medseg.review.cache import OpenCase, is_prepared
 from medseg.review.cache import open_case as open_prepared
@@ -63,7 +63,7 @@ def open_case(place: Source, case: ReviewCase, where: str) -> OpenCase:
     files = tuple((str(path), path.stat().st_mtime_ns) for path in case.images if path.is_file())
     try:
         if st.session_state.get(key := f"medseg_opened_{where}") != case.name:
-            AuditLog(place.log).record("case opened", user(), case=case.name, where=where)
+            ChainedLog(place.log).append("case opened", user=user(), case=case.name, where=where)
             st.session_state[key] = case.name
         if is_prepared(case, place.cache):
             return replace(_opened(case, str(place.cache), files), case=case)

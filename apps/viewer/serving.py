@@ -14,10 +14,10 @@ from starlette.responses import FileResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 from texts import section
 
-from medseg.access.audit import AuditLog
 from medseg.access.gate import USER_HEADER, Gate
 from medseg.access.server import ServerSettings
 from medseg.access.shelf import LARGEST_DRAWING, shelf
+from medseg.chained_log import ChainedLog
 from medseg.errors import MedsegError
 from medseg.review.niivue import FILE
 from medseg.review.sources import SourceSettings, log_of
@@ -27,7 +27,7 @@ DRAWING = "/drawing"
 LIBRARY = Path(__file__).resolve().parent / "assets" / FILE
 
 
-def read_settings() -> tuple[ServerSettings, AuditLog]:
+def read_settings() -> tuple[ServerSettings, ChainedLog]:
     """How to serve, from the words behind the script; the words that say what to look at are left for the pages.
 
     Ends the program with a sentence where others could look without signing in, or a word is not understood.
@@ -41,7 +41,7 @@ def read_settings() -> tuple[ServerSettings, AuditLog]:
     except MedsegError as error:
         sys.exit(f"medseg view: {error}")
     sys.argv[1:] = [f"{name}={value}" for name, value in words.items()]
-    return settings, AuditLog(audit)
+    return settings, ChainedLog(audit)
 
 
 def options(settings: ServerSettings) -> dict[str, object]:
@@ -62,7 +62,7 @@ def options(settings: ServerSettings) -> dict[str, object]:
     return found
 
 
-def routes(audit: AuditLog) -> list[Route]:
+def routes(audit: ChainedLog) -> list[Route]:
     """What the server answers beside Streamlit."""
 
     async def library(_: Request) -> Response:
@@ -72,7 +72,7 @@ def routes(audit: AuditLog) -> list[Route]:
         path = shelf().find(request.path_params["name"])
         if path is None or not path.is_file():
             return _nothing()
-        audit.record("volume read", user_of(request), file=str(path))
+        audit.append("volume read", user=user_of(request), file=str(path))
         return FileResponse(path, media_type="application/gzip")
 
     async def drawing(request: Request) -> Response:
@@ -90,7 +90,7 @@ def routes(audit: AuditLog) -> list[Route]:
     ]
 
 
-def layers(settings: ServerSettings, audit: AuditLog) -> Sequence[Middleware]:
+def layers(settings: ServerSettings, audit: ChainedLog) -> Sequence[Middleware]:
     """The gate, outermost, and one that keeps Streamlit from compressing what is compressed."""
     gate = Middleware(
         Gate,

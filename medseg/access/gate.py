@@ -26,10 +26,10 @@ from medseg.access.asgi import (
     is_loopback,
     with_safe_headers,
 )
-from medseg.access.audit import AuditLog
 from medseg.access.page import go_on_page, sign_in_page
 from medseg.access.sessions import Sessions
 from medseg.access.ways import SIGN_IN, Attempt, Way
+from medseg.chained_log import ChainedLog
 
 USER_HEADER = b"x-medseg-user"
 """Who is signed in, percent-encoded."""
@@ -59,7 +59,7 @@ class Gate:
         self,
         app: App,
         keeper: Keeper | None,
-        audit: AuditLog,
+        audit: ChainedLog,
         names: frozenset[str] = frozenset(),
         encrypted: bool = False,
     ) -> None:
@@ -119,7 +119,7 @@ class Gate:
             await answer(send, 200 if user else 401, b"")
         elif request.path == SIGN_OUT and request.changes:
             keeper.sessions.end(request.cookie(_COOKIE))
-            self._audit.record("signed out", user or "")
+            self._audit.append("signed out", user=user or "")
             await answer(send, 303, b"", [(b"location", SIGN_IN.encode()), self._cookie("", 0)])
         elif request.path != SIGN_OUT and (attempt := await keeper.way.attempt(request, receive)) is not None:
             await self._conclude(keeper, request, attempt, send)
@@ -130,7 +130,7 @@ class Gate:
     async def _conclude(self, keeper: Keeper, request: Request, attempt: Attempt, send: Send) -> None:
         """Say what came of an attempt to sign in, in the log and to the browser; each sign-in is a new session."""
         if attempt.event:
-            self._audit.record(attempt.event, attempt.user, address=request.address, **attempt.details)
+            self._audit.append(attempt.event, user=attempt.user, address=request.address, **attempt.details)
         headers = list(attempt.headers)
         if attempt.accepted:
             keeper.sessions.end(request.cookie(_COOKIE))

@@ -17,7 +17,7 @@ from medseg.paths import shipped
 from medseg.settings import Settings, build
 
 if TYPE_CHECKING:
-    from medseg.federation.audit import AuditLog
+    from medseg.chained_log import ChainedLog
     from medseg.federation.federation_file import Federation, Place
 
 
@@ -117,7 +117,7 @@ def _answer_row(entry: Mapping[str, object]) -> list[str]:
     return [str(entry[name]) for name in ("at", "run", "action", "round", "bytes", "error")]
 
 
-def _show_log(log: AuditLog) -> int:
+def _show_log(log: ChainedLog) -> int:
     verdict = log.verify()
     if verdict.complaint is not None:
         say(f"The log can't be trusted: {verdict.complaint}")

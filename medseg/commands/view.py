@@ -17,9 +17,9 @@ import webbrowser
 from collections.abc import Mapping
 from pathlib import Path
 
-from medseg.access.audit import check_chain
 from medseg.access.passwords import set_password
 from medseg.access.server import ServerSettings
+from medseg.chained_log import ChainedLog
 from medseg.commands.console import say
 from medseg.errors import MedsegError, SettingsError
 from medseg.paths import shipped
@@ -155,11 +155,10 @@ def _add_user(settings: ViewSettings) -> int:
 
 
 def _check_audit(path: Path) -> int:
-    chain = check_chain(path)
-    if chain.broken_at is not None:
-        raise MedsegError(
-            f"{path}: line {chain.broken_at} of {chain.lines} does not follow from the one before it. Somebody or "
-            "something has changed the file."
-        )
-    say(f"{path}: {chain.lines} lines, unbroken; the last one's hash is {chain.last_hash}")
+    if not path.is_file():
+        raise SettingsError(f"check_audit={path}: there is no such file. The viewer's log is review/audit.jsonl.")
+    verdict = ChainedLog(path).verify()
+    if verdict.complaint is not None:
+        raise MedsegError(verdict.complaint)
+    say(f"{path}: {verdict.entries} entries, unbroken; the last one's hash is {verdict.head}")
     return 0

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from medseg.errors import SiteError
+from medseg.chained_log import ChainedLog
+from medseg.errors import MedsegError, SiteError
 from medseg.federation.egress import release_error
 from medseg.federation.messages import Reply, Request, hash_arrays
 from medseg.federation.policy import SitePolicy
@@ -43,7 +44,7 @@ def answer_audited(site_file: SiteFile, request: Request, **facts: Any) -> Reply
     log, site = site_file.audit(), site_file.site()
     before = spent_epsilon(site.folder)
     asked = {"action": request.action, "run": request.run, "round": request.round, "plan": request.plan_sha256}
-    log.append(ASKED, **facts, **asked, arrays=hash_arrays(request.arrays) if request.arrays else "")
+    _note(log, ASKED, **facts, **asked, arrays=hash_arrays(request.arrays) if request.arrays else "")
     # One message after the other: a question that came twice finds the answer that its first coming left.
     with locked(site.folder / ".lock"):
         started = time.monotonic()
@@ -53,7 +54,8 @@ def answer_audited(site_file: SiteFile, request: Request, **facts: Any) -> Reply
         except SiteError as error:
             reply = release_error(site.name, request, error)
     data = reply.to_bytes()
-    log.append(
+    _note(
+        log,
         ANSWERED,
         **asked,
         error=reply.error or "",
@@ -89,4 +91,12 @@ def require_within(policy: SitePolicy, used: Used) -> None:
 
 def note_refusal(site_file: SiteFile, code: str, **facts: Any) -> None:
     """Log that something was refused before it became a Request."""
-    site_file.audit().append(REFUSED, error=code, **facts)
+    _note(site_file.audit(), REFUSED, error=code, **facts)
+
+
+def _note(log: ChainedLog, what: str, **facts: Any) -> None:
+    """Add an entry; what is wrong with the log leaves the site as a code, without its path."""
+    try:
+        log.append(what, **facts)
+    except MedsegError as error:
+        raise SiteError("audit-log-damaged") from error

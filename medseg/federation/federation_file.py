@@ -12,9 +12,9 @@ from typing import Annotated, ClassVar
 from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from pydantic import Field
 
+from medseg.chained_log import ChainedLog
 from medseg.documents import Document
 from medseg.errors import MedsegError, SettingsError
-from medseg.federation.audit import AuditLog
 from medseg.federation.certificates import read_public
 from medseg.federation.site_file import Sha256, Slug
 
@@ -92,9 +92,9 @@ class Place:
         return self.coordinator / "flower"
 
     @property
-    def audit(self) -> AuditLog:
+    def audit(self) -> ChainedLog:
         """What was asked of whom, and what came."""
-        return AuditLog(self.coordinator / "audit.jsonl")
+        return ChainedLog(self.coordinator / "audit.jsonl")
 
     def site(self, name: str) -> Path:
         """What is handed to a hospital."""

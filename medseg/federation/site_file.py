@@ -12,9 +12,9 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field
 
+from medseg.chained_log import ChainedLog
 from medseg.documents import Document
 from medseg.errors import MedsegError, SettingsError
-from medseg.federation.audit import AuditLog
 from medseg.federation.policy import SitePolicy
 from medseg.federation.site import Site
 from medseg.planning.plan import Machine
@@ -62,9 +62,9 @@ class SiteFile(Document):
         """The Site that answers."""
         return Site(self.name, self.dataset, self.folder, self.policy, self.device, self.machine)
 
-    def audit(self) -> AuditLog:
+    def audit(self) -> ChainedLog:
         """What was asked of this site, and what left."""
-        return AuditLog(self.folder / "audit.jsonl")
+        return ChainedLog(self.folder / "audit.jsonl")
 
     def require_safe_key(self) -> None:
         """Raise SettingsError unless the private key is there and nobody else can read it."""

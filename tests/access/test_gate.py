@@ -7,12 +7,12 @@ from urllib.parse import quote
 import pytest
 import yaml
 
-from medseg.access.audit import AuditLog
 from medseg.access.gate import Gate, Keeper
 from medseg.access.passwords import PasswordFile, PasswordHash, hash_password
 from medseg.access.sessions import Sessions
 from medseg.access.throttle import Throttle
 from medseg.access.ways import Passwords
+from medseg.chained_log import ChainedLog
 from medseg.paths import shipped
 
 TEXTS = yaml.safe_load((shipped("apps") / "viewer/texts/en.yaml").read_text())["sign_in"]
@@ -37,7 +37,7 @@ class Site:
 
     def __init__(self, folder, users=None, idle=60, clock=None, **more):
         self.reached, self.clock = [], clock or Clock()
-        self.audit = AuditLog(folder / "audit.jsonl")
+        self.audit = ChainedLog(folder / "audit.jsonl")
         keeper = None
         if users is not None:
             sessions = Sessions(idle, 1000, self.clock)
@@ -187,7 +187,7 @@ def test_wrong_passwords_and_unknown_users_get_the_same_answer_and_then_have_to_
     assert int(headers[b"retry-after"]) > 0
     site.clock.now += 3600
     assert site.sign_in("anna")[0] == 303
-    events = [line.split('"event": "')[1].split('"')[0] for line in site.audit.path.read_text().splitlines()]
+    events = [line.split('"what": "')[1].split('"')[0] for line in site.audit.path.read_text().splitlines()]
     assert events.count("sign-in refused") == 5
     assert events[-2:] == ["sign-in held back", "signed in"]
 

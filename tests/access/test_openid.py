@@ -9,11 +9,11 @@ import pytest
 import requests
 import yaml
 
-from medseg.access.audit import AuditLog, check_chain
 from medseg.access.gate import Gate
 from medseg.access.openid import Flows
 from medseg.access.provider import Flow
 from medseg.access.server import ServerSettings
+from medseg.chained_log import ChainedLog
 from medseg.errors import SettingsError
 from medseg.paths import shipped
 
@@ -82,14 +82,14 @@ class Site:
         settings = ServerSettings(openid=provider.address, openid_client=CLIENT, **given)
         settings.require_safe()
         self.log = folder / "audit.jsonl"
-        self.gate = Gate(self._app, settings.keeper(TEXTS), AuditLog(self.log))
+        self.gate = Gate(self._app, settings.keeper(TEXTS), ChainedLog(self.log))
 
     async def _app(self, scope, receive, send):
         await send({"type": "http.response.start", "status": 200, "headers": []})
         await send({"type": "http.response.body", "body": dict(scope["headers"])[b"x-medseg-user"]})
 
     def told(self):
-        assert check_chain(self.log).broken_at is None
+        assert ChainedLog(self.log).verify().complaint is None
         return [json.loads(line) for line in self.log.read_text().splitlines()]
 
 
@@ -107,7 +107,7 @@ def test_who_comes_back_from_the_provider_is_let_in_and_logged(site):
     assert 'content="0;url=/"' in body
     assert browser.ask("/")[::2] == (200, "anna%40example.org")
     (entry,) = site.told()
-    assert (entry["event"], entry["user"], entry["by"]) == ("signed in", "anna@example.org", "openid")
+    assert (entry["what"], entry["user"], entry["by"]) == ("signed in", "anna@example.org", "openid")
 
 
 def test_the_browser_is_sent_away_with_a_challenge_a_state_and_a_nonce_that_are_new_each_time(site):
@@ -139,7 +139,7 @@ def test_signing_out_ends_the_session(site):
     assert browser.ask("/sign-out", "POST")[0] == 303
     browser.cookies = kept
     assert browser.ask("/")[0] == 401
-    assert site.told()[-1]["event"] == "signed out"
+    assert site.told()[-1]["what"] == "signed out"
 
 
 now = time.time
@@ -178,7 +178,7 @@ def test_what_is_bent_is_refused_with_a_page_and_logged_with_its_reason(site, pr
     assert "medseg_session" not in browser.cookies
     assert browser.ask("/")[0] == 401
     entry = site.told()[-1]
-    assert entry["event"] == "sign-in refused"
+    assert entry["what"] == "sign-in refused"
     assert reason in entry["reason"]
 
 

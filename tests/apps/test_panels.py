@@ -182,7 +182,7 @@ def test_a_case_that_is_opened_is_one_line_of_the_log_however_much_is_looked_at(
     app.button(key="case_case_01").click().run()
     app.button_group(key="compare_kind").set_value("case").run()
     lines = [json.loads(line) for line in (workspace / "review/audit.jsonl").read_text().splitlines()]
-    told = [(line["event"], line["user"], line["case"], line["where"]) for line in lines]
+    told = [(line["what"], line["user"], line["case"], line["where"]) for line in lines]
     opened = ("case opened", "local")
     assert told == [
         (*opened, "case_00", "reading"),

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from medseg.chained_log import ChainedLog
 from medseg.cli import main
-from medseg.federation.audit import AuditLog
 from medseg.federation.federation_file import Place
 from medseg.federation.kit import Kit, write_kit
 from medseg.federation.privacy.accounting import Mechanism
@@ -82,7 +82,7 @@ def test_a_changed_log_is_told_at_both_ends(place: Place, capsys: pytest.Capture
     site = place.site("north") / "site.toml"
     for log, words in (
         (place.audit, f"folder={place.folder}"),
-        (AuditLog(place.site("north") / "work/audit.jsonl"), f"site={site}"),
+        (ChainedLog(place.site("north") / "work/audit.jsonl"), f"site={site}"),
     ):
         log.append("answered", action="train", run="run-1", round=1, bytes=10, seconds=1.0, error="")
         log.append("answered", action="train", run="run-1", round=2, bytes=20, seconds=1.0, error="")
@@ -96,7 +96,7 @@ def test_a_changed_log_is_told_at_both_ends(place: Place, capsys: pytest.Capture
 def test_a_hospital_with_a_changed_log_does_not_join(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     site = place.site("north") / "site.toml"
     site.write_text(site.read_text().replace("/path/to/dataset", str(place.folder)))
-    log = AuditLog(place.site("north") / "work/audit.jsonl")
+    log = ChainedLog(place.site("north") / "work/audit.jsonl")
     log.append("answered", bytes=1)
     log.path.write_text("")
     assert main(["federated", "join", f"site={site}"]) == 2

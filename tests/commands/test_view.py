@@ -6,8 +6,8 @@ import socket
 import pytest
 from tiny_review import write_read_workspace
 
-from medseg.access.audit import AuditLog
 from medseg.access.passwords import PasswordFile
+from medseg.chained_log import ChainedLog
 from medseg.cli import main
 
 pytest.importorskip("streamlit")
@@ -23,7 +23,7 @@ pytest.importorskip("streamlit")
         (["input=/nowhere"], "There is no folder /nowhere"),
         (["user=anna"], "needs passwords=FILE"),
         (["colour=red"], "no setting 'colour'"),
-        (["check_audit=nowhere.jsonl"], "could not be read"),
+        (["check_audit=nowhere.jsonl"], "there is no such file"),
     ],
 )
 def test_what_can_not_be_served_is_a_sentence(words, said, capsys, tmp_path, monkeypatch):
@@ -59,11 +59,11 @@ def test_a_file_without_users_lets_nobody_in_and_says_so(tmp_path, capsys):
 
 
 def test_the_audit_log_is_checked_from_the_command_line(tmp_path, capsys):
-    log = AuditLog(tmp_path / "audit.jsonl")
+    log = ChainedLog(tmp_path / "audit.jsonl")
     for user in ("anna", "ben", "carla"):
-        log.record("signed in", user)
+        log.append("signed in", user=user)
     assert main(["view", f"check_audit={log.path}"]) == 0
-    assert "3 lines, unbroken" in capsys.readouterr().out
+    assert "3 entries, unbroken" in capsys.readouterr().out
     log.path.write_text(log.path.read_text().replace("anna", "otto"))
     assert main(["view", f"check_audit={log.path}"]) == 2
-    assert "line 2 of 3 does not follow" in capsys.readouterr().err
+    assert "line 1 was changed" in capsys.readouterr().err

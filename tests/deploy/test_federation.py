@@ -22,7 +22,7 @@ import torch
 
 from medseg.cases.dataset import Dataset
 from medseg.cases.formats import save_dataset
-from medseg.federation.audit import AuditLog
+from medseg.chained_log import ChainedLog
 from medseg.federation.comparison import Comparison
 from medseg.federation.conduct import RunResult, conduct, result_file, write_order
 from medseg.federation.federation_file import Federation, Place
@@ -216,7 +216,7 @@ def test_a_site_whose_key_is_not_registered_is_refused(world: World) -> None:
     done = world.medseg("join", f"site={world.site_file(STRANGER)}")
     assert done.returncode == 2
     assert "does not know this site's key" in done.stderr
-    assert not AuditLog(world.place.site(STRANGER) / "work/audit.jsonl").path.exists()
+    assert not ChainedLog(world.place.site(STRANGER) / "work/audit.jsonl").path.exists()
 
 
 def test_an_app_that_is_not_approved_does_not_run_and_an_error_leaves_as_a_code(world: World) -> None:
@@ -234,7 +234,7 @@ def test_an_app_that_is_not_approved_does_not_run_and_an_error_leaves_as_a_code(
     assert "south (app-not-approved)" in done.stderr
     assert "north (image-file-error)" in done.stderr or "north (dataset-error)" in done.stderr
     assert RunResult.load(result_file(world.place.run("run-0"))).status == "failed"
-    refused = list(AuditLog(world.place.site("south") / "work/audit.jsonl").read())
+    refused = list(ChainedLog(world.place.site("south") / "work/audit.jsonl").read())
     assert [entry["what"] for entry in refused] == ["refused"]
     assert not list((world.place.site("south") / "work/flower").rglob("client_app.py"))
     # The text stays where it was raised: it names the patient there, and nowhere else.
@@ -365,7 +365,7 @@ def test_no_patients_name_is_in_any_byte_that_left(world: World) -> None:
 
 def test_both_ends_logged_the_same_and_a_changed_log_is_told(world: World, capsys: pytest.CaptureFixture[str]) -> None:
     ours = [entry for entry in world.place.audit.read() if entry.get("run") == "run-1"]
-    theirs = list(AuditLog(world.place.site("north") / "work/audit.jsonl").read())
+    theirs = list(ChainedLog(world.place.site("north") / "work/audit.jsonl").read())
     came = [entry["arrays"] for entry in ours if entry["what"] == "received" and entry["site"] == "north"]
     left = [entry["arrays"] for entry in theirs if entry["what"] == "answered" and entry["run"] == "run-1"]
     assert set(came) <= set(left)

@@ -10,8 +10,8 @@ import pytest
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
-from medseg.access.audit import check_chain
 from medseg.access.passwords import set_password
+from medseg.chained_log import ChainedLog
 from medseg.errors import MedsegError
 from medseg.images.formats import read_labels
 from medseg.paths import shipped
@@ -284,7 +284,7 @@ def test_the_websocket_refuses_without_a_session_and_opens_with_one(locked, work
         pass
     with pytest.raises(InvalidStatus, match="403"):
         connect(address, origin="http://evil.example", additional_headers={"cookie": cookie})
-    assert check_chain(workspace / "review/audit.jsonl").broken_at is None
+    assert ChainedLog(workspace / "review/audit.jsonl").verify().complaint is None
 
 
 @needs_chromium
@@ -310,7 +310,7 @@ def test_a_reader_signs_in_and_out_and_the_log_says_what_was_looked_at(browser, 
     page.get_by_label("Password").wait_for()
     context.close()
     log = workspace / "review/audit.jsonl"
-    assert check_chain(log).broken_at is None
-    told = [(entry["event"], entry["user"]) for entry in map(json.loads, log.read_text().splitlines())]
+    assert ChainedLog(log).verify().complaint is None
+    told = [(entry["what"], entry["user"]) for entry in map(json.loads, log.read_text().splitlines())]
     assert ("sign-in refused", "anna") in told
     assert told[-1] == ("signed out", "anna")

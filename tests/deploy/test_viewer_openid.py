@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from medseg.access.audit import check_chain
+from medseg.chained_log import ChainedLog
 
 from tiny_browser import CHROMIUM, FLAGS, needs_chromium, viewed, write_viewed_workspace
 from tiny_openid import CLIENT, SECRET, provided
@@ -42,7 +42,7 @@ def test_a_reader_comes_back_from_the_provider_to_the_worklist_and_signs_out(tmp
         page.get_by_text("anna@example.org is known to the sign-in service but may not look here").wait_for()
         browser.close()
     log = workspace / "review/audit.jsonl"
-    assert check_chain(log).broken_at is None
-    told = [(entry["event"], entry["user"]) for entry in map(json.loads, log.read_text().splitlines())]
+    assert ChainedLog(log).verify().complaint is None
+    told = [(entry["what"], entry["user"]) for entry in map(json.loads, log.read_text().splitlines())]
     known = [one for one in told if one[0] in ("signed in", "signed out", "sign-in refused")]
     assert known == [(event, "anna@example.org") for event in ("signed in", "signed out", "sign-in refused")]

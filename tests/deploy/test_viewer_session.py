@@ -34,5 +34,5 @@ def test_a_page_whose_session_has_ended_leaves_for_the_sign_in_page_by_itself(tm
         page.screenshot(path=screenshots / "session_ended.png")
         browser.close()
     log = (workspace / "review/audit.jsonl").read_text().splitlines()
-    opened = [entry for entry in map(json.loads, log) if entry["event"] == "case opened"]
+    opened = [entry for entry in map(json.loads, log) if entry["what"] == "case opened"]
     assert [(entry["user"], entry["case"]) for entry in opened] == [("anna", "case_0"), ("anna", "case_1")]
