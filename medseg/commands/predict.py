@@ -14,15 +14,14 @@ from pydantic import Field, PositiveInt
 
 from medseg.cases.case import Case
 from medseg.cases.dicom_inputs import find_dicom_cases
-from medseg.cases.labels import LabelTable
 from medseg.commands.chosen import FoldChoice, chosen_folds
 from medseg.commands.console import Bar, say
 from medseg.commands.executor import ExecutorSettings
+from medseg.commands.predict_outputs import PICTURES, facts_of, write_prediction
 from medseg.commands.predict_uncertainty import judge_in, with_uncertainty, write_maps, write_worklist
 from medseg.errors import Complaint, DatasetError, MedsegError, SettingsError
-from medseg.evaluation.palette import colors_of, topmost
 from medseg.images.dicom import require_extra
-from medseg.images.formats import find_dicom, write_labels
+from medseg.images.formats import find_dicom
 from medseg.inference.inputs import find_cases, has_images, suffix_of
 from medseg.inference.options import DEFAULT_QUALITY, Mirror, Options, Quality, flip_sets
 from medseg.run_record import RunRecord, record_run
@@ -31,13 +30,11 @@ from medseg.settings import Bytes, build
 if TYPE_CHECKING:
     import torch
 
+    from medseg.images.dicom.manifest import Manifest
     from medseg.inference.memory import Memory
     from medseg.inference.model import Model, Networks
     from medseg.inference.pipeline import Outcome
-    from medseg.inference.predict import Prediction
     from medseg.uncertainty.summary import CaseUncertainty
-
-PICTURES = 5
 
 
 class PredictSettings(ExecutorSettings):
@@ -134,7 +131,7 @@ def run(words: Mapping[str, str]) -> int:
     model = open_model(settings.model)
     if settings.model is None:
         say(f"Model: {model.folder} (the workspace last used from here)")
-    cases, complaints = _find(settings, [channel.name for channel in model.plan.channels])
+    cases, complaints, manifest = _find(settings, [channel.name for channel in model.plan.channels])
     targets = {case.name: settings.output / _file_of(case) for case in cases}
     _require_apart(cases, targets)
     device = choose_device(settings.device)
@@ -163,6 +160,9 @@ def run(words: Mapping[str, str]) -> int:
             _predict_all(waiting, targets, networks, options, settings, outcome)
     finally:
         _record(settings, words, model, networks, options, outcome)
+        if manifest is not None:
+            warnings = {name: facts["warning"] for name, facts in outcome.done.items() if facts.get("warning")}
+            manifest.warned(warnings).save(settings.output / "manifest.json")
     if options.spread is not None:
         write_worklist(settings.output, options.spread, list(outcome.uncertain.values()))
     return _conclude(settings, cases, outcome)
@@ -201,19 +201,19 @@ def _options(settings: PredictSettings, device: torch.device) -> Options:
     )
 
 
-def _find(settings: PredictSettings, channels: Sequence[str]) -> tuple[list[Case], list[Complaint]]:
-    """The Cases and what is wrong with others; of DICOM studies the manifest is written as well."""
+def _find(settings: PredictSettings, channels: Sequence[str]) -> tuple[list[Case], list[Complaint], Manifest | None]:
+    """The Cases and what is wrong with others; of DICOM studies the manifest as well, which is written at once."""
     if not settings.input.is_dir() or has_images(settings.input) or find_dicom(settings.input) is None:
         if settings.select is not None:
             raise SettingsError(f"select= chooses among DICOM series, but {settings.input} is no folder of studies.")
-        return find_cases(settings.input, channels)
+        return (*find_cases(settings.input, channels), None)
     require_extra()
     from medseg.images.dicom.selection import SeriesRules
 
     rules = None if settings.select is None else SeriesRules.load(settings.select)
     found = find_dicom_cases(settings.input, channels, rules)
     found.manifest.save(settings.output / "manifest.json")
-    return found.cases, found.complaints
+    return found.cases, found.complaints, found.manifest
 
 
 def _file_of(case: Case) -> str:
@@ -253,9 +253,8 @@ def _predict_all(
             outcome.failed[case.name] = _told(case, error)
             say(f"{number}/{len(waiting)} {case.name}: failed")
             return
-        seconds, file = round(one.seconds, 2), targets[case.name].name
-        outcome.done[case.name] = {"seconds": seconds, "file": file, "remarks": list(remarks)}
-        say(f"{number}/{len(waiting)} {case.name}: {seconds:.1f} s")
+        outcome.done[case.name] = facts_of(one.result, remarks, one.seconds, targets[case.name])
+        say(f"{number}/{len(waiting)} {case.name}: {one.seconds:.1f} s")
         for remark in remarks:
             say(f"    {remark}")
 
@@ -268,36 +267,6 @@ def _told(case: Case, error: Exception) -> str:
     if isinstance(error, MedsegError):
         return str(error)
     return f"Case '{case.name}': {type(error).__name__}: {error}. Predict this file alone to see more."
-
-
-def write_prediction(target: Path, prediction: Prediction, labels: LabelTable, picture: bool) -> tuple[str, ...]:
-    """Write the labels, and a picture where one is wanted; the remarks on both."""
-    write_labels(target, labels.to_values(prediction.indices), prediction.image)
-    if picture:
-        name = prediction.case
-        try:
-            _draw(target.parent / "pictures" / f"{name}.png", name, prediction, labels)
-        except Exception as error:  # the labels are written; a picture is no reason to call them failed
-            return (*prediction.remarks, f"No picture was drawn: {type(error).__name__}: {error}")
-    return prediction.remarks
-
-
-def _draw(path: Path, name: str, prediction: Prediction, labels: LabelTable) -> None:
-    """The first channel and the prediction side by side."""
-    from medseg.evaluation.pictures import draw_comparison
-
-    image = prediction.image
-    draw_comparison(
-        path,
-        image.array[0],
-        None,
-        topmost(prediction.indices, labels),
-        image.spacing,
-        labels.target_names,
-        colors_of(labels.targets),
-        name,
-        image.affine if image.orientation_known else None,
-    )
 
 
 def _require_apart(cases: Sequence[Case], targets: Mapping[str, Path]) -> None:

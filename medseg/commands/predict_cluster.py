@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from medseg.cases.case import Case
 from medseg.commands.chosen import FoldChoice, chosen_folds
 from medseg.commands.console import Bar, say
-from medseg.commands.predict import PICTURES, Outcomes, PredictSettings, write_prediction
+from medseg.commands.predict import Outcomes, PredictSettings
+from medseg.commands.predict_outputs import PICTURES, facts_of, write_prediction
 
 if TYPE_CHECKING:
     from medseg.inference.model import Model, Networks
@@ -50,7 +51,7 @@ class _Work:
         networks = _loaded(self.model, self.configuration, self.folds, str(self.options.device), self.engine)
         prediction = predict_case(item.case, networks, self.options, Silent())
         remarks = write_prediction(item.target, prediction, networks.labels, item.picture)
-        return {"seconds": round(time.monotonic() - started, 2), "file": item.target.name, "remarks": list(remarks)}
+        return facts_of(prediction, remarks, time.monotonic() - started, item.target)
 
 
 @lru_cache(maxsize=1)

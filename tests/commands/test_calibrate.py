@@ -144,6 +144,9 @@ def test_an_unusual_image_is_warned_of_in_every_output(trained, tmp_path, capsys
     assert "Unlike the 5 held-out cases" in study.remarks[0]
     assert [one.warning for one in Manifest.load(tmp_path / "d" / "manifest.json").series] == [study.remarks[0]]
     assert "Unlike the 5 held-out cases" in (tmp_path / "d" / "report.html").read_text()
+    again = tmp_path / "again"
+    assert main(["predict", f"input={tmp_path / 'dicom'}", f"output={again}", "picture=false", *words]) == 0
+    assert [one.warning for one in Manifest.load(again / "manifest.json").series] == [study.remarks[0]]
     assert b"unusual-image" in (tmp_path / "d" / study.study / "report.dcm").read_bytes()
     model = open_model(trained.folder)
     assert judge_volume(blown_up, model, model.load()).warning == first.warning

@@ -92,6 +92,9 @@ class Manifest(Document):
     """Where series were chosen for the channels of a model."""
 
     def warned(self, warnings: Mapping[str, str]) -> Manifest:
-        """The same with what is to be said of the images of series, by their names."""
-        series = (one.model_copy(update={"warning": warnings.get(one.name, "")}) for one in self.series)
+        """The same with what is to be said of the images of series, by the name of a case's first series."""
+        told = dict(warnings)
+        for channels in (choice.channels for choice in self.choices):
+            told |= {one.series: warnings[channels[0].series] for one in channels if channels[0].series in warnings}
+        series = (one.model_copy(update={"warning": told.get(one.name, "")}) for one in self.series)
         return self.model_copy(update={"series": tuple(series)})
