@@ -25,9 +25,9 @@ from rich.progress import (
 from rich.table import Table
 from rich.text import Text
 
-_NARROWEST = 120
-"""Where stdout is no terminal (a file, a pipe), tables are as wide as this instead of 80 columns."""
-_out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _NARROWEST)
+_ANY_WIDTH = 1000
+"""Where stdout is no terminal (a file, a pipe), tables are as wide as they need to be."""
+_out = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else _ANY_WIDTH)
 
 
 def say(text: str = "") -> None:
@@ -36,11 +36,14 @@ def say(text: str = "") -> None:
 
 
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table to stdout; columns of numbers are aligned to the right, words to the left."""
+    """Print a table to stdout; columns of numbers are aligned to the right, words to the left.
+
+    On a narrow terminal cells go on in further lines: a number that is cut reads like another number.
+    """
     shown = Table(title=title, title_justify="left", title_style="bold")
     for index, column in enumerate(columns):
         numbers = any(row[index][:1].isdigit() for row in rows) and not any(row[index][:1].isalpha() for row in rows)
-        shown.add_column(column, justify="right" if numbers and index else "left", no_wrap=True)
+        shown.add_column(column, justify="right" if numbers and index else "left", overflow="fold")
     for row in rows:
         shown.add_row(*row)
     _out.print(shown)

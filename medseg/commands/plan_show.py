@@ -89,8 +89,8 @@ def given_up(planned: Planned, means: Means) -> list[str]:
     pace, enough = sized.pace, means.rules.enough_passes
     if pace is not None and pace.passes < enough:
         sentences.append(
-            f"Each voxel of the data will lie in about {pace.passes:.2g} patches; {enough:g} would be enough, which "
-            f"takes budget={_hours(pace.seconds * enough / pace.passes)}{_coarser(planned, enough)}."
+            f"Each voxel of the data will lie in about {_times(pace.passes)} patches; {enough:g} would be enough, "
+            f"which takes budget={_hours(pace.seconds * enough / pace.passes)}{_coarser(planned, enough)}."
         )
     return sentences
 
@@ -100,7 +100,7 @@ def _coarser(planned: Planned, enough: float) -> str:
     default = planned.plan.default_configuration
     if lowres is None or lowres.pace is None or default != "3d_fullres":
         return ""
-    return f"; configuration=3d_lowres reaches {lowres.pace.passes:.2g} in the same time" if enough else ""
+    return f"; configuration=3d_lowres reaches {_times(lowres.pace.passes)} in the same time" if enough else ""
 
 
 def _expected(sized: Sized) -> list[str]:
@@ -108,7 +108,7 @@ def _expected(sized: Sized) -> list[str]:
     if sized.memory is None:
         return []
     known = [gigabytes(sized.memory.total)]
-    return known if sized.pace is None else [*known, f"{sized.pace.iterations:,}", f"{sized.pace.passes:.2g}"]
+    return known if sized.pace is None else [*known, f"{sized.pace.iterations:,}", _times(sized.pace.passes)]
 
 
 def _shown(value: object) -> str:
@@ -117,6 +117,11 @@ def _shown(value: object) -> str:
     if isinstance(value, list):
         return "[" + ", ".join(_shown(item) for item in value) + "]"
     return str(value)
+
+
+def _times(passes: float) -> str:
+    """Two digits of a small number, all of a large one; never 1e+04."""
+    return f"{passes:.2g}" if passes < 100 else f"{passes:,.0f}"
 
 
 def _hours(seconds: float) -> str:
