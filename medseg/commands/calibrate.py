@@ -149,10 +149,7 @@ def _show(document: Calibration) -> None:
         _row("all, calibrated", document.after_everywhere),
     ]
     columns = ["voxels", "ECE", "adaptive ECE", "Brier", "NLL", "AUROC", "AURC"]
-    title = (
-        f"{document.cases} held-out cases, temperature {document.temperature:.3f}; each measured without its own group"
-    )
-    table(title, columns, rows)
+    table(document.headline, columns, rows)
     columns = ["structure", "outer contour", "inner contour", "volume", "Dice bound"]
     rows = [[one.name, *_coverage_cells(one)] for one in document.structures]
     table(f"How often what is guaranteed at {document.rate:g} held [95 % interval]", columns, rows)

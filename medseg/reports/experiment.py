@@ -165,10 +165,7 @@ def _calibration(experiment: Experiment) -> list[Html]:
     ]  # fmt: skip
     shown = experiment.calibration_picture
     return [
-        tag(
-            "p",
-            f"{known.cases} held-out cases, temperature {known.temperature:.3f}; each measured without its own group.",
-        ),
+        tag("p", f"{known.headline}."),
         picture(shown, "Reliability, and the error rate of the most certain voxels") if shown is not None else Html(),
         table(heads, [_row(name, one) for name, one in kinds]),
         tag("h3", f"How often what is guaranteed at {known.rate:g} held [95 % interval], and the expected Dice"),

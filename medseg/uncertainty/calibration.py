@@ -102,6 +102,18 @@ class Calibration(Document):
     """At which coverage was measured."""
     assumption: str = ASSUMPTION
     structures: tuple[StructureCalibration, ...]
+    is_crosswise: bool = True
+    """Whether each Case was measured with what others have taught; not so where all are of one group."""
+
+    @property
+    def headline(self) -> str:
+        """What was measured, and on which Cases."""
+        how = (
+            "each measured without its own group"
+            if self.is_crosswise
+            else "all of one group, so measured on what it was learned from: new cases will be worse"
+        )
+        return f"{self.cases} held-out case(s), temperature {self.temperature:.3f}; {how}"
 
     def limits(self, rate: float) -> tuple[Limits, ...]:
         """What is guaranteed of each structure of a new Case at a rate."""
@@ -168,6 +180,7 @@ def make_calibration(
         after_everywhere=after_everywhere,
         rate=rate,
         structures=structures,
+        is_crosswise=len(apart) > 1,
     )
     return document, (counts[0], counts[1])
 

@@ -133,6 +133,16 @@ def test_a_calibrated_model_scales_entropy_and_draws_contours_that_hold():
         assert 0 <= bound.dice_low <= 1
 
 
+def test_numbers_that_were_not_measured_crosswise_say_so():
+    model = members(2)
+    observed = [replace(one, group=0) for one in observed_cases(model, 2)]
+    alone, _ = make_calibration(observed, model.labels, {})
+    assert "2 held-out case(s)" in alone.headline
+    assert "new cases will be worse" in alone.headline
+    several, _ = make_calibration([observed[0], replace(observed[1], group=1)], model.labels, {})
+    assert several.headline.endswith("each measured without its own group")
+
+
 def test_a_limit_that_holds_everything_covers_the_whole_image():
     model = members(2)
     one: Observed = observed_cases(model, 1)[0]
