@@ -103,7 +103,7 @@ def require_known(key: str, models: Sequence[type[BaseModel]]) -> None:
     if key in known or any(name.startswith(key + ".") for name in known):
         return
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
-    hint = f" Did you mean '{near[0]}'?" if near else f" Known are: {', '.join(sorted(known))}."
+    hint = f" Did you mean '{near[0]}'?" if near else f" Known are: {', '.join(sorted({*known}))}."
     raise SettingsError(f"There is no setting '{key}'.{hint}")
 
 

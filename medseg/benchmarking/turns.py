@@ -46,6 +46,7 @@ def _turn(work: Callable[[], tuple[Any, dict[str, float]]]) -> tuple[dict[str, A
     started = time.perf_counter()
     result, facts = work()
     seconds = time.perf_counter() - started
+    seconds = facts.pop("seconds", seconds)  # where a side says itself which part of its turn counts
     return {"seconds": seconds, "memory": _peak_bytes(), "facts": facts}, result
 
 

@@ -1,8 +1,12 @@
-"""C7, nnU-Net's side: its data loader over blosc2 files with batchgeneratorsv2's augmentation."""
+"""C7, nnU-Net's side: its data loader over blosc2 files with batchgeneratorsv2's augmentation.
+
+Worker processes live for one turn, and the clock starts when each has given a batch, as on medseg's side.
+"""
 
 import json
 import os
 import tempfile
+import time
 from pathlib import Path
 
 import torch
@@ -43,15 +47,21 @@ def prepare(request):
         oversample_foreground_percent=trainer.oversample_foreground_percent, transforms=transforms,
     )  # fmt: skip
     workers = request["workers"]
-    if workers:
-        batches = NonDetMultiThreadedAugmenter(loader, None, workers, num_cached=4 * workers, seeds=None)
-    else:
-        batches = SingleThreadedAugmenter(loader, None)
 
     def work():
+        if workers:
+            batches = NonDetMultiThreadedAugmenter(loader, None, workers, num_cached=4 * workers, seeds=None)
+        else:
+            batches = SingleThreadedAugmenter(loader, None)
+        for _ in range(max(workers, 1)):
+            next(batches)
+        started = time.perf_counter()
         for _ in range(request["batches"]):
             next(batches)
-        return None, {}
+        seconds = time.perf_counter() - started
+        if workers:
+            batches._finish()
+        return None, {"seconds": seconds}
 
     work()
     return work
