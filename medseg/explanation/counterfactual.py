@@ -79,12 +79,11 @@ def counterfactual(
 
     whole = place[None, None].to(fill)
     if change == "add":
-        _learn(lambda: remaining(mixed(whole))[0], [brightness])
+        _learn(lambda: remaining(mixed(whole))[0], brightness)
     with torch.no_grad():
         before, everything = remaining(target.patch)[1], remaining(mixed(whole))[1]
-    opacity = (
-        _smallest(whole, mixed, remaining, [brightness] if change == "add" else []) if everything <= _LEFT else None
-    )
+    brightness.requires_grad_(False)
+    opacity = _smallest(whole, mixed, remaining) if everything <= _LEFT else None
     with torch.no_grad():
         patch = target.patch if opacity is None else mixed(opacity).detach()
         after = remaining(patch)[1]
@@ -97,13 +96,11 @@ def _smallest(
     whole: Tensor,
     mixed: Callable[[Tensor], Tensor],
     remaining: Callable[[Tensor], tuple[Tensor, float]],
-    free: list[Tensor],
 ) -> Tensor:
     """The opacity ``(1, 1, Z, Y, X)`` of the least area that suffices; replacing everything does."""
     start = torch.full_like(whole, 2.0).requires_grad_(True)
     optimizer = torch.optim.Adam([start], lr=_RATE)
     best, least, price, voxels = whole, 1.0, 1.0, float(whole.sum())
-    kept = [one.detach().clone() for one in free]
     for _ in range(STEPS):
         opacity = _smooth(start.sigmoid(), whole)
         loss, left = remaining(mixed(opacity))
@@ -112,20 +109,15 @@ def _smallest(
             best, least = opacity.detach(), area.item()
         price *= _PRICE_FALLS if left <= _LEFT else _PRICE_RISES
         edges = sum((opacity.diff(dim=axis).abs().sum() for axis in (2, 3, 4)), start=torch.zeros_like(area)) / voxels
-        (gradient,) = torch.autograd.grad(price * loss + area + _EDGES * edges, start)
-        start.grad = gradient
+        (start.grad,) = torch.autograd.grad(price * loss + area + _EDGES * edges, start)
         optimizer.step()
-    for one, value in zip(free, kept, strict=True):
-        one.data.copy_(value)
     return best
 
 
-def _learn(loss: Callable[[], Tensor], free: list[Tensor]) -> None:
-    optimizer = torch.optim.Adam(free, lr=_RATE)
+def _learn(loss: Callable[[], Tensor], free: Tensor) -> None:
+    optimizer = torch.optim.Adam([free], lr=_RATE)
     for _ in range(STEPS // 2):
-        gradients = torch.autograd.grad(loss(), free)
-        for one, gradient in zip(free, gradients, strict=True):
-            one.grad = gradient
+        (free.grad,) = torch.autograd.grad(loss(), free)
         optimizer.step()
 
 
