@@ -31,7 +31,7 @@ def show_review(case: ReviewCase, finding: Finding | None, reviews: ReviewLog) -
     _ask_name()
     with st.form(f"review_{case.name}", clear_on_submit=False):
         status = st.segmented_control(
-            text("review.status"), STATUSES, format_func=lambda one: text(f"status.{one}"), key=f"verdict_{case.name}"
+            text("review.status"), STATUSES, format_func=lambda one: text(f"verdict.{one}"), key=f"verdict_{case.name}"
         )
         difficulty = st.segmented_control(
             text("review.difficulty"),

@@ -24,14 +24,17 @@ def show_worklist(place: Source, reviews: Mapping[str, Review]) -> list[Row]:
     with st.sidebar:
         st.markdown(f"**{text('worklist.title')}** · {plain(place.title)}")
         search = st.text_input(text("worklist.search"), key="search", placeholder=text("worklist.search_hint"))
-        left, right = st.columns([2, 3])
-        status = left.selectbox(
-            text("worklist.status"), [None, "open", *STATUSES], format_func=_status_text, key="status"
+        # One below the other: side by side the sidebar cuts their words off.
+        status = st.selectbox(
+            text("worklist.status"),
+            ["any", "open", *STATUSES],
+            format_func=lambda one: text(f"status.{one}"),
+            key="status",
         )
-        order = right.selectbox(
+        order = st.selectbox(
             text("worklist.order"), ["urgency", "name"], format_func=lambda one: text(f"worklist.by_{one}"), key="order"
         )
-        rows = worklist(place.cases, reviews, search, status, order)
+        rows = worklist(place.cases, reviews, search, None if status == "any" else status, order)
         st.caption(text("worklist.count", shown=len(rows), all=len(place.cases)))
         if rows and case_name() not in {case.name for case in place.cases}:
             choose_case(rows[0].case.name)
@@ -57,7 +60,7 @@ def _steps(rows: list[Row]) -> None:
 
 
 def _buttons(rows: list[Row]) -> None:
-    with st.container(height=520, border=False, gap="xxsmall"):
+    with st.container(height=520, border=False, gap="xxsmall", key="worklist"):
         for row in rows[:_SHOWN]:
             name = row.case.name
             urgency = "" if row.urgency is None else f"  ·  {row.urgency:.2f}"
@@ -66,13 +69,10 @@ def _buttons(rows: list[Row]) -> None:
                 key=f"case_{name}",
                 icon=ICONS[row.status],
                 type="primary" if name == case_name() else "tertiary",
+                width="stretch",
                 help=text("worklist.urgency_help") if row.urgency is not None else None,
                 on_click=choose_case,
                 args=(name,),
             )
         if len(rows) > _SHOWN:
             st.caption(text("worklist.more", count=len(rows) - _SHOWN))
-
-
-def _status_text(status: str | None) -> str:
-    return text("worklist.any" if status is None else f"status.{status}")

@@ -214,7 +214,7 @@ def test_the_accepted_cases_become_a_dataset_on_the_page_of_reviews(page, worksp
     next(one for one in app.button if one.label == "Save review").click().run()
     app.switch_page("records.py").run()
     table = app.dataframe[0].value
-    assert [*table["Case"], *table["Verdict"], *table["Reviewer"]] == ["case_00", "Accept", "Dr X"]
+    assert [*table["Case"], *table["Verdict"], *table["Reviewer"]] == ["case_00", "accepted", "Dr X"]
     assert table["When"][0].endswith(" UTC")
     app.button(key="export_dataset").click().run()
     assert not app.exception and not app.error

@@ -116,6 +116,20 @@ def test_in_the_slice_view_the_patients_right_is_on_the_left(page, screenshots):
 
 
 @needs_chromium
+def test_what_is_chosen_in_a_list_is_never_cut_off(page):
+    page.get_by_text("Slices", exact=True).click()
+    page.locator("figure img").nth(2).wait_for()
+    for status in ("not reviewed yet", "needs edit", "all"):
+        choose(page, "Status", status)
+        assert page.get_by_label("Status").first.input_value() == status
+        assert not page.evaluate(CUT_OFF)
+
+
+CUT_OFF = """() => [...document.querySelectorAll("[data-testid=stSelectbox] input")]
+  .filter((one) => one.scrollWidth > one.clientWidth).map((one) => one.value)"""
+
+
+@needs_chromium
 def test_in_the_interactive_view_the_patients_right_is_on_the_left(page, niivue, screenshots):
     canvas = interactive(page)
     for structure in ("ball", "box", "Crosshair"):
