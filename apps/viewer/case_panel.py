@@ -6,6 +6,7 @@ from functools import partial
 import session
 import streamlit as st
 from compare_panel import Comparison
+from explain_panel import explanation_words
 from findings_panel import Panel
 from interactive import first_kind, interactive_view
 from picture import encode, show_picture
@@ -121,7 +122,7 @@ def _heat(one: OpenCase, panel: Panel, explained: Explained | None, column: Delt
     maps = dict(panel.finding.maps) if panel.finding is not None else {}
     if explained is not None:
         maps, name = {"explanation": explained.map}, "explanation"
-        column.caption(text("explain.shown", name=plain(explained.name)))
+        column.caption(text("explain.shown", name=plain(explanation_words(explained))))
     elif not maps:
         return None
     else:
@@ -130,7 +131,7 @@ def _heat(one: OpenCase, panel: Panel, explained: Explained | None, column: Delt
         return None
     low, high = _range(one, one.record.source, str(maps[name]))
     high = column.slider(text("view.up_to"), low, high, high, key=f"up_to_{name}", format="%.3f") or high
-    return Heat(maps[name], low, max(high, 1e-6), st.session_state["opacity"])
+    return Heat(maps[name], low, max(high, 1e-6), st.session_state["opacity"], _map_text(name))
 
 
 def _planes(one: OpenCase, view: View) -> None:

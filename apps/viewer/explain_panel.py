@@ -14,6 +14,8 @@ from medseg.review.case import Finding
 from medseg.review.numbers import file_voxel
 from medseg.review.sources import Source
 
+_METHODS: tuple[Method, ...] = get_args(Method)
+
 
 def show_explanations(place: Source, one: OpenCase, finding: Finding | None) -> Explained | None:
     """Draw the panel; returns the explanation whose map is to be shown."""
@@ -23,9 +25,14 @@ def show_explanations(place: Source, one: OpenCase, finding: Finding | None) -> 
     chosen = None
     with st.expander(text("explain.title"), icon=":material/psychology:", key="explain"):
         if found:
-            names = [None, *(each.name for each in found)]
-            name = st.selectbox(text("explain.which"), names, format_func=_name, key=f"explained_{one.case.name}")
-            chosen = next((each for each in found if each.name == name), None)
+            known = {each.number: each for each in found}
+            number = st.selectbox(
+                text("explain.which"),
+                [0, *known],
+                format_func=lambda at: explanation_words(known[at]) if at else text("explain.none"),
+                key=f"explained_{one.case.name}",
+            )
+            chosen = known.get(number)
         if chosen is not None:
             _verdict(chosen)
         if place.model is not None and finding is not None:
@@ -36,10 +43,9 @@ def show_explanations(place: Source, one: OpenCase, finding: Finding | None) -> 
 def _verdict(chosen: Explained) -> None:
     """What the sanity check says stands beside the map, not behind a click."""
     document = chosen.document
-    sane = document.sanity or {}
     if document.is_blank:
         st.info(text("explain.blank"))
-    elif sane.get("depends_on_weights") and sane.get("is_faithful"):
+    elif document.is_believable:
         st.success(plain(chosen.verdict), icon=":material/verified:")
     else:
         st.warning(plain(chosen.verdict or text("explain.unchecked")), icon=":material/warning:")
@@ -52,21 +58,26 @@ def _verdict(chosen: Explained) -> None:
 def _ask(place: Source, one: OpenCase, finding: Finding) -> None:
     names = list(finding.table.target_names)
     label = st.selectbox(text("explain.structure"), names, key="explain_structure")
-    left, right = st.columns(2)
-    region = left.selectbox(
+    region = st.selectbox(
         text("explain.region"), ["all", "largest", "cursor"], format_func=_region, key="explain_region"
     )
-    method = right.selectbox(
-        text("explain.method"), get_args(Method), format_func=lambda at: text(f"method.{at}"), key="explain_method"
+    method = st.selectbox(
+        text("explain.method"), _METHODS, format_func=lambda at: text(f"method.{at}"), key="explain_method"
     )
     layer = "auto"
     if method in ("hires_cam", "seg_grad_cam"):
-        layer = st.text_input(text("explain.layer"), "auto", key="explain_layer", help=text("explain.layer_help"))
+        layer = st.selectbox(
+            text("explain.layer"),
+            ["auto", "last"],
+            format_func=lambda at: text(f"layer.{at}"),
+            key="explain_layer",
+            help=text("explain.layer_help"),
+        )
     if st.button(text("explain.ask"), key="ask", icon=":material/play_arrow:", width="stretch"):
         question = Question(
             label,
             method,
-            layer or "auto",
+            layer,
             component=1 if region == "largest" else None,
             point=file_voxel(one, place_in(one)) if region == "cursor" else None,
         )
@@ -80,8 +91,20 @@ def _ask(place: Source, one: OpenCase, finding: Finding) -> None:
         st.rerun()
 
 
-def _name(name: str | None) -> str:
-    return text("explain.none") if name is None else name
+def explanation_words(explained: Explained) -> str:
+    """What an explanation is called on the page: its number, structure and region, method, and which of its layers."""
+    document = explained.document
+    words = [text("explain.name", number=explained.number, structure=document.label)]
+    if document.point is not None:
+        words.append(text("explain.region_point"))
+    elif document.component is not None:
+        largest = document.component == 1
+        words.append(
+            text("explain.region_largest") if largest else text("explain.region_part", number=document.component)
+        )
+    words.append(text(f"method.{document.method}"))
+    words += [text(f"layer.{document.layer_choice}")] if document.layer_choice else []
+    return " · ".join(words)
 
 
 def _region(name: str) -> str:

@@ -101,7 +101,7 @@ def _layers(one: OpenCase, view: View) -> list[dict[str, Any]]:
         found.append(
             {
                 "kind": "heat",
-                "name": view.heat.path.name.split(".")[0],
+                "name": view.heat.name,
                 "url": _url(one.viewer_map(view.heat.path)),
                 "opacity": view.heat.opacity,
                 "range": [view.heat.low, view.heat.high],

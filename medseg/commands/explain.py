@@ -129,6 +129,9 @@ def _document(
         label=asked.label,
         method=settings.method,
         layer=evidence.layer,
+        layer_choice=_layer_choice(settings.layer) if evidence.layer else None,
+        component=settings.component,
+        point=settings.point,
         configuration=asked.configuration,
         fold=asked.fold,
         region_voxels=int(region.sum()),
@@ -140,6 +143,10 @@ def _document(
         unaccounted=evidence.unaccounted,
         sanity=report,
     )
+
+
+def _layer_choice(layer: str) -> Literal["auto", "last", "named"]:
+    return layer if layer in ("auto", "last") else "named"
 
 
 def _draw(path: Path, asked: Asked, values: NDArray[np.float32], document: Explanation) -> None:

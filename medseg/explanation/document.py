@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar, Literal
 
+from medseg.arrays import Triple
 from medseg.documents import Document, Record
 
 
@@ -16,6 +17,12 @@ class Explanation(Document):
     label: str
     method: str
     layer: str | None = None
+    layer_choice: Literal["auto", "last", "named"] | None = None
+    """How the layer was chosen; null where the method looks at none."""
+    component: int | None = None
+    """Only this connected part of the structure was asked about, 1 is the largest."""
+    point: Triple | None = None
+    """Only what lies around this voxel (z, y, x) of the file was asked about."""
     configuration: str
     fold: int | str
     region_voxels: int
@@ -41,7 +48,14 @@ class Explanation(Document):
             return ["There is no positive evidence: the map is blank."]
         if self.sanity is None:
             return ["Whether this map can be believed was not checked (sanity=true)."]
-        return [] if self.sanity["depends_on_weights"] and self.sanity["is_faithful"] else [self.sanity["verdict"]]
+        return [] if self.is_believable else [self.sanity["verdict"]]
+
+    @property
+    def is_believable(self) -> bool:
+        """Whether there is a map that was checked and found to show what the network goes by."""
+        found = self.sanity or {}
+        passed = found.get("depends_on_weights") and found.get("is_faithful") and found.get("is_decided", True)
+        return bool(passed) and not self.is_blank
 
 
 SIGNIFICANT = 0.05

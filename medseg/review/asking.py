@@ -80,8 +80,8 @@ def explain_words(one: OpenCase, model: Path, folder: Path, question: Question) 
 class Explained:
     """An explanation that is there."""
 
-    name: str
-    """On the page."""
+    number: int
+    """Among those of its Case; the oldest is 1."""
     document: Explanation
     map: Path
 
@@ -93,14 +93,12 @@ class Explained:
 
 def explanations_in(folder: Path, case: str) -> Sequence[Explained]:
     """Every explanation of a Case under a folder, the newest first."""
-    found = []
-    for path in sorted(folder.glob(f"*/{DOCUMENT}"), key=lambda path: path.stat().st_mtime_ns, reverse=True):
+    found: list[Explained] = []
+    for path in sorted(folder.glob(f"*/{DOCUMENT}"), key=lambda path: path.stat().st_mtime_ns):
         try:
             document = Explanation.load(path)
         except MedsegError:
             continue  # of an older medseg
         if document.case == case:
-            layer = f" at {document.layer}" if document.layer else ""
-            name = f"{document.label}: {document.method}{layer} ({path.parent.name})"
-            found.append(Explained(name, document, path.parent / MAP))
-    return found
+            found.append(Explained(len(found) + 1, document, path.parent / MAP))
+    return found[::-1]

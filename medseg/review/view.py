@@ -30,6 +30,8 @@ class Heat:
     low: float
     high: float
     opacity: float = 0.6
+    name: str = ""
+    """What it shows, in the reader's words."""
 
 
 @dataclass(frozen=True)

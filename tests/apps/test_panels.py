@@ -85,28 +85,33 @@ def test_another_examination_is_shown_beside_it(page, workspace) -> None:
     assert any("Change" in one.value for one in app.dataframe)
 
 
-@pytest.mark.parametrize("faithful", [True, False])
-def test_an_explanation_is_shown_with_the_verdict_whether_to_believe_it(faithful: bool, page, workspace) -> None:
+@pytest.mark.parametrize("failed", [None, "is_faithful", "is_decided"])
+def test_an_explanation_is_shown_with_the_verdict_whether_to_believe_it(failed: str | None, page, workspace) -> None:
     folder = workspace / "review/explanations/1"
     source = open_source(SourceSettings(workspace=workspace))
     one = open_case(source.cases[0], source.cache)
     heat = np.zeros(one.grid.shape, np.float32)
     heat[5:9, 5:9, 5:9] = 1
     write_image(folder / "map.nii.gz", heat, one.grid)
+    passed = {"depends_on_weights": True, "is_faithful": True, "is_decided": True}
     sane = {
-        "verdict": "It does." if faithful else "Do not believe it.",
-        "depends_on_weights": True,
-        "is_faithful": faithful,
+        **{check: check != failed for check in passed},
+        "verdict": "Do not believe it." if failed else "It does.",
     }
     Explanation(
-        case="case_00", label="ball", method="hires_cam", layer="x", configuration="3d_fullres", fold=0,
-        region_voxels=9, score=1, largest=1, is_blank=False, share_in_region=0.5, share_by_chance=0.1, sanity=sane,
+        case="case_00", label="ball", method="hires_cam", layer="encoder.stages.3", layer_choice="auto", component=2,
+        configuration="3d_fullres", fold=0, region_voxels=9, score=1, largest=1, is_blank=False, share_in_region=0.5,
+        share_by_chance=0.1, sanity=sane,
     ).save(folder / "explanation.json")  # fmt: skip
     app = page(f"workspace={workspace}")
     before = pictures(app)
-    app.selectbox(key="explained_case_00").set_value("ball: hires_cam at x (1)").run()
+    app.selectbox(key="explained_case_00").set_value(1).run()
     assert not app.exception
-    shown = app.success if faithful else app.warning
+    words = "1. ball · part 2 by size · Activation map (HiResCAM) · deep layer"
+    assert app.selectbox(key="explained_case_00").options == ["no explanation", words]
+    assert f"Map: {words}" in [one.value.replace("\\", "") for one in app.caption]
+    assert not any("encoder" in one.value for one in (*app.caption, *app.markdown, *app.success, *app.warning))
+    shown = app.warning if failed else app.success
     assert [one.value.replace("\\", "") for one in shown] == [sane["verdict"]]
     assert pictures(app) != before
 

@@ -2,6 +2,8 @@
 
 import re
 
+import pytest
+
 from medseg.explanation.document import Explanation
 from medseg.reports.case import CaseFacts, Explained, write_case_page
 from medseg.reports.page import Html, banner, bullets, link, picture, section, table, tag, write_page
@@ -44,8 +46,10 @@ def test_what_is_empty_is_left_out_and_numbers_stand_on_the_right(tmp_path):
     assert "<td>liver</td>" in found
 
 
-def test_a_case_page_warns_of_a_map_that_failed_its_check(tmp_path):
-    sanity = {"depends_on_weights": False, "is_faithful": True, "verdict": "Do not believe this map: reasons."}
+@pytest.mark.parametrize("failed", ["depends_on_weights", "is_faithful", "is_decided"])
+def test_a_case_page_warns_of_a_map_that_failed_its_check(failed, tmp_path):
+    passed = {"depends_on_weights": True, "is_faithful": True, "is_decided": True}
+    sanity = {**passed, failed: False, "verdict": "Do not believe this map: reasons."}
     found = Explanation(
         case="a", label="liver", method="hires_cam", configuration="2d", fold=0, region_voxels=5, score=1.0,
         largest=1.0, is_blank=False, share_in_region=0.5, share_by_chance=0.1, sanity=sanity,

@@ -54,6 +54,7 @@ def test_a_prediction_asked_for_on_the_page_is_a_finding_of_the_case(tmp_path: P
     assert job.state == "done", job.lines
     (explained,) = explanations_in(source.explanations, case.name)
     assert explained.verdict
+    assert (explained.document.point, explained.document.layer_choice) == ((10, 10, 8), "auto")
     assert one.map(explained.map).shape == one.shape
 
 
