@@ -7,18 +7,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from medseg.cases.labels import LabelTable
 from medseg.commands.console import say, table
+from medseg.errors import SettingsError
 from medseg.paths import RUNS
 from medseg.settings import Settings, build
+
+if TYPE_CHECKING:
+    from medseg.federation.site import Site
 
 
 class CheckSiteSettings(Settings):
     """Settings of ``medseg federated check-site``."""
 
-    dataset: Path
-    """Folder or file of the site's dataset."""
+    site: Path | None = None
+    """The site.toml, whose dataset, folder and rules then hold."""
+    dataset: Path | None = None
+    """Folder or file of the site's dataset, where there is no site.toml yet."""
     name: str = "site"
     """The site's name, in small letters without spaces."""
     workspace: Path | None = None
@@ -35,14 +41,15 @@ SETTINGS = (CheckSiteSettings,)
 def run(words: Mapping[str, str]) -> int:
     """Check and report; 2 where the site can't take part."""
     settings = build(CheckSiteSettings, words)
+    from medseg.cases.listing import read_label_table
     from medseg.federation.messages import JSON, Request
-    from medseg.federation.site import Site
     from medseg.federation.site_check import read_report
 
-    site = Site(settings.name, settings.dataset, settings.workspace or RUNS / settings.name)
+    site = _site(settings)
     agreed: dict[str, JSON] = {}
     if settings.labels is not None:
-        agreed["labels"] = list(LabelTable.load(settings.labels).names)
+        labels = read_label_table(settings.labels)
+        agreed |= {"labels": list(labels.names), "targets": list(labels.target_names)}
     if settings.channels:
         agreed["channels"] = list(settings.channels)
     reply = site.answer(Request("check", "check-site", 0, "", agreed))
@@ -54,8 +61,22 @@ def run(words: Mapping[str, str]) -> int:
     codes = reply.header["codes"]
     assert isinstance(codes, dict)
     rows = [["passes", "yes" if reply.header["passes"] else "no"], ["cases", str(reply.header["cases"])]]
-    fewer = f"fewer than {site.policy.min_count}"
+    fewer = f"that there are some (a number below {site.policy.min_count} is not told)"
     rows += [[code, fewer if count is None else str(count)] for code, count in codes.items()]
     table("All that leaves the site", ["what", "told"], rows)
     say(f"Every finding, for this site's eyes: {site.folder / 'check.json'}")
     return 0 if reply.header["passes"] else 2
+
+
+def _site(settings: CheckSiteSettings) -> Site:
+    from medseg.federation.site import Site
+    from medseg.federation.site_file import SiteFile
+
+    if (settings.site is None) == (settings.dataset is None):
+        raise SettingsError("Write site=site.toml, or dataset=DIR where there is no site.toml yet.")
+    if settings.site is not None:
+        if settings.workspace is not None:
+            raise SettingsError("site= says where findings are kept. Leave workspace= out.")
+        return SiteFile.load(settings.site).site()
+    assert settings.dataset is not None
+    return Site(settings.name, settings.dataset, settings.workspace or RUNS / settings.name)

@@ -1,6 +1,7 @@
 """``medseg federated resume``: a run that paused, or whose coordinator was stopped, goes on from its last whole round.
 
-It ends with the same weights as if nothing had happened: ``medseg federated resume folder=DIR name=run-1``
+One that is still under way is waited for. It ends with the same weights as if nothing had happened:
+``medseg federated resume folder=DIR name=run-1``
 """
 
 from __future__ import annotations
@@ -29,11 +30,11 @@ SETTINGS = (ResumeSettings,)
 
 
 def run(words: Mapping[str, str]) -> int:
-    """Start the run again and wait for its verdict; says so where it has ended already."""
+    """Start the run again, unless it is under way or complete, and wait for its verdict."""
     settings = build(ResumeSettings, words)
     require_flower()
-    from medseg.commands.federated_follow import follow
-    from medseg.federation.conduct import RunResult, order_file, result_file
+    from medseg.commands.federated_follow import follow, show_run, tell_missing
+    from medseg.federation.conduct import RunOrder, RunResult, order_file, result_file
     from medseg.federation.federation_file import Place
 
     place = Place(settings.folder)
@@ -45,6 +46,8 @@ def run(words: Mapping[str, str]) -> int:
         )
     result = result_file(folder)
     if result.is_file() and (ended := RunResult.load(result)).status in ("completed", "completed-with-gaps"):
-        say(f"The run '{settings.name}' is {ended.status} already, with weights {ended.weights}.")
+        say(f"The run '{settings.name}' is {ended.status} already.")
+        show_run(folder, ended)
         return 0
+    tell_missing(place, federation, RunOrder.load(order_file(folder)))
     return follow(place, federation, settings.name)

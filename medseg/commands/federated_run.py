@@ -13,6 +13,7 @@ from typing import Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from medseg.cases.labels import LabelTable
+from medseg.cases.listing import read_label_table
 from medseg.commands.console import say
 from medseg.commands.federated_protection import ProtectionWords
 from medseg.errors import SettingsError
@@ -37,8 +38,8 @@ class FederatedRunSettings(ProtectionWords):
     """The labels.yaml that the sites have agreed on, where there is no plan yet."""
     channels: tuple[str, ...] = ()
     """Names of the channels that the sites have agreed on, in order, where there is no plan yet."""
-    preset: str = "default"
-    """The preset by which the plan is made."""
+    preset: str | None = None
+    """The preset by which the plan is made; by default federated_dp (few parameters) where patients are protected."""
     budget: Seconds = 3600
     """The time of training at one site for which the network is sized."""
     init_from: Path | None = None
@@ -82,7 +83,7 @@ def run(words: Mapping[str, str]) -> int:
     """Write the run's order, start it and wait for its verdict."""
     settings = build(FederatedRunSettings, words)
     require_flower()
-    from medseg.commands.federated_follow import follow
+    from medseg.commands.federated_follow import follow, tell_missing
     from medseg.federation.conduct import PlanOrder, RunOrder, write_order
     from medseg.federation.federation_file import Place
     from medseg.federation.protection import require_compatible
@@ -106,13 +107,14 @@ def run(words: Mapping[str, str]) -> int:
             grace=settings.grace,
             retries=settings.retries,
         ),
-        planning=PlanOrder(channels=settings.channels, preset=settings.preset, seconds=settings.budget)
+        planning=PlanOrder(channels=settings.channels, preset=_preset(settings), seconds=settings.budget)
         if plan is None
         else None,
         start=None if settings.init_from is None else choose_start(settings.init_from),
     )
     require_enough(order.strategy, len(order.sites))
     require_compatible(order.strategy, order.settings, len(order.sites))
+    tell_missing(place, federation, order)
     write_order(place.run(settings.name), order, plan, table)
     say(f"Run '{settings.name}' with {', '.join(order.sites)}: {order.settings.rounds} rounds of {order.strategy}.")
     return follow(place, federation, settings.name)
@@ -129,8 +131,12 @@ def _given(settings: FederatedRunSettings) -> tuple[Plan | None, LabelTable]:
             "Without plan=WORKSPACE the plan is made from what the sites measure, and for that they have to agree: "
             "write labels=labels.yaml and channels=[NAME,...]."
         )
-    load_preset(settings.preset)  # a preset that is not there is told here, and not by the run
-    return None, LabelTable.load(settings.labels)
+    load_preset(_preset(settings))  # a preset that is not there is told here, and not by the run
+    return None, read_label_table(settings.labels)
+
+
+def _preset(settings: FederatedRunSettings) -> str:
+    return settings.preset or ("federated_dp" if settings.protection_of_patients else "default")
 
 
 def _shared(settings: FederatedRunSettings) -> RunSettings:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -49,35 +49,43 @@ def run(words: Mapping[str, str]) -> int:
 
 def _show_federation(place: Place) -> int:
     federation = place.open()
-    nodes = _nodes(place, federation)
+    runs = {path.parent for path in place.run("any").parent.glob("*/order.yaml")}
+    nodes, busy = _asked(place, federation, runs)
     table(f"Sites of {federation.name}", ["site", "state"], [[name, nodes.get(name, "?")] for name in federation.sites])
-    runs = [_run_row(folder) for folder in sorted(place.run("any").parent.glob("*/order.yaml"))]
-    if runs:
-        table("Runs", ["run", "status", "rounds", "weights or reason"], runs)
+    found = [(folder.name, *_state(folder, folder in busy)) for folder in sorted(runs)]
+    if found:
+        table("Runs", ["run", "status", "rounds"], [[name, status, rounds] for name, status, rounds, _ in found])
+    for name, *_, more in found:
+        if more:
+            say(f"{name}: {more}")
     return _show_log(place.audit)
 
 
-def _nodes(place: Place, federation: Federation) -> dict[str, str]:
+def _asked(place: Place, federation: Federation, runs: Iterable[Path]) -> tuple[dict[str, str], set[Path]]:
+    """What the SuperLink says: the state of each site, and which runs are under way."""
     from medseg.federation.flower.control import control_of
 
     try:
         with control_of(federation.superlink, place.authority) as control:
-            return control.online(federation.keys())
+            open_runs = control.open_runs()
+            busy = {folder for folder in runs if str(folder.absolute()) in open_runs}
+            return control.online(federation.keys()), busy
     except MedsegError as error:
         say(str(error))
-        return {}
+        return {}, set()
 
 
-def _run_row(order: Path) -> list[str]:
-    from medseg.federation.conduct import RunOrder, RunResult, result_file
+def _state(folder: Path, busy: bool) -> tuple[str, str, str]:
+    """Of a run its status, its rounds, and its weights or why it has none."""
+    from medseg.federation.conduct import RunOrder, RunResult, order_file, result_file
     from medseg.federation.run_state import RunState
 
-    folder, of = order.parent, RunOrder.load(order).settings.rounds
-    if result_file(folder).is_file():
+    of = RunOrder.load(order_file(folder)).settings.rounds
+    if not busy and result_file(folder).is_file():
         result = RunResult.load(result_file(folder))
-        return [folder.name, result.status, f"{result.rounds}/{of}", result.weights or result.reason]
+        return result.status, f"{result.rounds}/{of}", f"weights {result.weights}" if result.weights else result.reason
     done = RunState.load(folder / "run.json").round if (folder / "run.json").is_file() else 0
-    return [folder.name, "without a result", f"{done}/{of}", "under way, or to be resumed"]
+    return ("under way" if busy else "to be resumed"), f"{done}/{of}", ""
 
 
 def _show_site(path: Path) -> int:

@@ -31,6 +31,8 @@ from medseg.planning.plan import Plan
 from medseg.planning.presets import load_preset
 from medseg.progress import Progress
 
+_LOCK = ".lock"
+
 
 class PlanOrder(Record):
     """How the sites' common Plan is made from their histograms, where none was given."""
@@ -174,12 +176,21 @@ def _rounds_done(folder: Path) -> int:
         return 0
 
 
+def is_under_way(folder: Path) -> bool:
+    """Whether a process is doing the run in ``folder`` now."""
+    try:
+        with locked(folder / _LOCK, wait=False):
+            return False
+    except BlockingIOError:
+        return True
+
+
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
     """A run is done by one process at a time: one that was thought dead must not write beside its successor."""
     with ExitStack() as stack:
         try:
-            stack.enter_context(locked(folder / ".lock", wait=False))
+            stack.enter_context(locked(folder / _LOCK, wait=False))
         except BlockingIOError:
             raise MedsegError(f"Another process is doing the run in {folder}. Wait for it, or stop it.") from None
         yield

@@ -197,8 +197,8 @@ def _require_all(replies: Mapping[str, Reply], sites: Sequence[str]) -> None:
     named = ", ".join(f"{site} ({code})" for site, code in sorted(wrong.items()) if code is not None)
     if named:
         raise SiteError(
-            f"Not every site can take part: {named}. Its own errors.log says more; try again when it is mended, or "
-            "leave the site out."
+            f"Not every site can take part: {named}. The errors.log in its own folder says more; try "
+            "again when it is mended, or leave the site out."
         )
 
 

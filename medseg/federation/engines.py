@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from medseg.errors import SettingsError
-from medseg.federation.in_process import InProcess
+from medseg.federation.in_process import InProcess, Members
 from medseg.federation.messages import Reply, Request, Transport
 from medseg.federation.site import Site
 
@@ -21,14 +21,8 @@ _POLL_S = 0.5
 
 
 @dataclass(frozen=True)
-class OnRay:
+class OnRay(Members):
     """Sites as Ray tasks, a core of this machine each."""
-
-    members: Sequence[Site]
-
-    def sites(self) -> tuple[str, ...]:
-        """All of them."""
-        return tuple(site.name for site in self.members)
 
     def exchange(
         self,

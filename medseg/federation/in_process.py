@@ -14,14 +14,19 @@ from medseg.federation.site import Site
 
 
 @dataclass(frozen=True)
-class InProcess:
-    """Sites, each asked by its name."""
+class Members:
+    """The sites of a simulation, each known by its name."""
 
     members: Sequence[Site]
 
     def sites(self) -> tuple[str, ...]:
-        """All of them."""
+        """All of them: nobody is ever offline."""
         return tuple(site.name for site in self.members)
+
+
+@dataclass(frozen=True)
+class InProcess(Members):
+    """Sites that are asked one after the other."""
 
     def exchange(
         self,

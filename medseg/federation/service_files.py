@@ -47,11 +47,19 @@ WantedBy=multi-user.target
 """
 
 _DOCKERFILE = """\
-# An image that needs no network when it runs: docker build -t medseg .
+# An image that needs no network when it runs. First, in a clone of medseg: pip wheel --no-deps -w THIS_FOLDER .
+# then, here: docker build -t medseg .
 FROM python:3.11-slim
-RUN pip install --no-cache-dir "medseg[federated]" && useradd --create-home medseg
+COPY medseg-*.whl /tmp/
+RUN pip install --no-cache-dir "$(echo /tmp/medseg-*.whl)[federated]" && useradd --create-home medseg
 USER medseg
 ENTRYPOINT ["medseg"]
+"""
+
+_DOCKERIGNORE = """\
+# Neither keys nor data get into an image.
+*
+!medseg-*.whl
 """
 
 _COMPOSE = """\
@@ -108,15 +116,20 @@ _JOIN = """\
 # Site '{name}' of a federation
 
 1. Read `site.toml` and write into it where your dataset lies; it decides what may be asked of you and what may leave.
-2. `python3 -m venv /opt/medseg && /opt/medseg/bin/pip install "medseg[federated]"`
-3. Read the app whose SHA-256 `site.toml` approves, two short files in `medseg/shipped/federated` of the package;
+2. In a clone of medseg, of the version that the coordinator has:
+   `python3 -m venv /opt/medseg && /opt/medseg/bin/pip install -c constraints.txt ".[federated]"`
+3. Read the app whose SHA-256 `site.toml` approves, two short files in `federated/` of the clone;
    `medseg federated status site=site.toml` says whether the number is that of the package you installed.
 4. `chmod 600 node.key` (if you made the key yourself: put it here under that name).
-5. `medseg federated check-site dataset=DIR` shows what is wrong with the data, and the few codes that would be told.
+5. `medseg federated check-site site=site.toml labels=labels.yaml channels=[NAME]` shows what is wrong with the data or
+   unlike what was agreed on, and the few codes that would be told.
 6. Open outgoing TLS to {coordinator}, and nothing incoming. HTTPS_PROXY is followed.
 7. `medseg federated join site=site.toml` takes part until you stop it; `medseg-site.service` and `compose.yaml` keep it
    running.
-8. `medseg federated status site=site.toml` shows what was asked, what left, and whether the log was changed.
+8. For secure sums `medseg federated pin-keys site=site.toml` makes a key. Send `work/secure_sum/public.pem` to the
+   other hospitals as `{name}.pem`, not through the coordinator; `keys=DIR` added to the command pins theirs.
+9. `medseg federated status site=site.toml` shows what was asked, what left, and whether the log was changed. Why
+   something failed stands in `work/errors.log`, which nobody else sees.
 """
 
 
@@ -135,7 +148,7 @@ def write_coordinator_files(folder: Path, federation: Federation, home: Path) ->
             writable=home,
         ),
     )
-    _write(folder / "Dockerfile", _DOCKERFILE)
+    _write_image(folder)
     _write(
         folder / "compose.yaml",
         _COMPOSE.format(
@@ -160,7 +173,7 @@ def write_coordinator_files(folder: Path, federation: Federation, home: Path) ->
 
 
 def write_site_files(folder: Path, name: str, coordinator: str) -> None:
-    """Write a hospital's service files and its ten lines of what to do."""
+    """Write a hospital's service files and a short list of what to do."""
     unit, home = "medseg-site.service", "/srv/medseg"
     _write(
         folder / unit,
@@ -174,7 +187,7 @@ def write_site_files(folder: Path, name: str, coordinator: str) -> None:
             writable=home,
         ),
     )
-    _write(folder / "Dockerfile", _DOCKERFILE)
+    _write_image(folder)
     _write(
         folder / "compose.yaml",
         _COMPOSE.format(
@@ -186,6 +199,11 @@ def write_site_files(folder: Path, name: str, coordinator: str) -> None:
         ),
     )
     _write(folder / "README.md", _JOIN.format(name=name, coordinator=coordinator))
+
+
+def _write_image(folder: Path) -> None:
+    _write(folder / "Dockerfile", _DOCKERFILE)
+    _write(folder / ".dockerignore", _DOCKERIGNORE)
 
 
 def _for_systemd() -> str:

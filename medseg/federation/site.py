@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import traceback
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from types import ModuleType
 
@@ -62,7 +63,7 @@ class Site:
                 module.keep(self, request, reply)
             return reply
         except Exception as error:  # whatever it is, its text must not leave
-            self._keep_text()
+            self._keep_text(request)
             return release_error(self.name, request, error)
 
     def _module(self, request: Request) -> ModuleType:
@@ -74,7 +75,9 @@ class Site:
             raise SiteError("too-many-rounds")
         return importlib.import_module(f"medseg.federation.{ACTIONS[request.action]}")
 
-    def _keep_text(self) -> None:
+    def _keep_text(self, request: Request) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         with (self.folder / _LOG).open("a", encoding="utf-8") as stream:
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            stream.write(f"{now} {request.action!r} in round {request.round} of the run {request.run!r}\n")
             stream.write(traceback.format_exc() + "\n")

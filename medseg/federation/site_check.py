@@ -10,9 +10,9 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from medseg.cases.check import CheckReport, report_on
-from medseg.cases.dataset import Dataset
 from medseg.cases.formats import read_dataset
-from medseg.errors import DatasetError
+from medseg.errors import Complaint, DatasetError
+from medseg.federation.agreement import disagreements
 from medseg.federation.egress import Answer
 from medseg.federation.messages import JSON, Request
 
@@ -23,16 +23,14 @@ if TYPE_CHECKING:
 def answer(site: Site, request: Request) -> Answer:
     """Check the site's data: how many cases, which codes and how often, and whether all of it passes.
 
-    The header's ``channels`` (names in order) and ``labels`` (names in order, background left out), if given, are what
-    the sites have agreed on.
+    The header's ``channels``, ``labels`` (background left out) and ``targets`` (with regions), names in order, are what
+    the sites have agreed on, if given.
     """
     report = report_on(site.dataset)
+    more = (*_disagreements(site, request), *_too_few(report.cases, site.policy.min_count))
+    report = report.model_copy(update={"complaints": (*more, *report.complaints)})
     report.save(site.folder / "check.json")
     wrong = Counter(complaint.code for complaint in report.errors)
-    for code in _disagreements(site, request):
-        wrong[code] += 1
-    if report.cases < site.policy.min_count:
-        wrong["too-few-cases"] += 1
     codes = wrong + Counter(complaint.code for complaint in report.warnings)
     return Answer({"cases": report.cases, "passes": not wrong, "codes": _counted(codes, site.policy.min_count)})
 
@@ -42,20 +40,19 @@ def _counted(codes: Counter[str], min_count: int) -> JSON:
     return {code: number if number >= min_count else None for code, number in sorted(codes.items())}
 
 
-def _disagreements(site: Site, request: Request) -> list[str]:
+def _too_few(cases: int, min_count: int) -> list[Complaint]:
+    if cases >= min_count:
+        return []
+    sentence = f"There are {cases} cases with labels to train on; the site's min_count asks for {min_count} at least."
+    return [Complaint("", "too-few-cases", sentence, "Add cases: a mean over fewer would point at patients.")]
+
+
+def _disagreements(site: Site, request: Request) -> list[Complaint]:
     try:
         dataset = read_dataset(site.dataset)
     except DatasetError:
         return []  # the report says so already
-    return [code for code, differs in _compared(dataset, request) if differs]
-
-
-def _compared(dataset: Dataset, request: Request) -> list[tuple[str, bool]]:
-    channels, labels = request.header.get("channels"), request.header.get("labels")
-    return [
-        ("other-channels", channels is not None and list(dataset.channels) != channels),
-        ("other-labels", labels is not None and list(dataset.labels.names) != labels),
-    ]
+    return disagreements(dataset, *(request.header.get(name) for name in ("labels", "targets", "channels")))
 
 
 def read_report(site: Site) -> CheckReport:

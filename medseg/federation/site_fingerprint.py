@@ -17,6 +17,7 @@ import numpy as np
 
 from medseg.cases.formats import read_dataset
 from medseg.errors import SiteError
+from medseg.federation.agreement import require_agreed
 from medseg.federation.egress import Answer
 from medseg.federation.messages import JSON, Reply, Request
 from medseg.federation.planning import DRAWS, count_cases, grids_of
@@ -38,10 +39,7 @@ def answer(site: Site, request: Request) -> Answer:
     if orientation not in ("canonical", "stored"):
         raise SiteError("bad-settings")
     table = dataset.labels
-    if request.header.get("labels") != list(table.names) or request.header.get("targets") != list(table.target_names):
-        raise SiteError("other-labels")
-    if request.header.get("channels") != list(dataset.channels):
-        raise SiteError("other-channels")
+    require_agreed(dataset, *(request.header.get(name) for name in ("labels", "targets", "channels")))
     cases, _ = training_and_held_out(site, dataset)
     patients = Counter(case.group for case in cases)
     if len(patients) < site.policy.min_count:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from medseg.errors import PlanError, SiteError
+from medseg.federation.agreement import require_agreed
 from medseg.federation.anchored_loss import require_no_batch_statistics
 from medseg.federation.egress import Answer
 from medseg.federation.messages import JSON, Request
@@ -58,10 +59,8 @@ def read_plan(value: JSON) -> Plan:
 
 def _require_fitting(run: SiteRun, request: Request) -> None:
     configuration, table = run.configuration, run.table
-    if request.header.get("labels") != list(table.names) or request.header.get("targets") != list(table.target_names):
-        raise SiteError("other-labels")
-    if [channel.name for channel in run.plan.channels] != list(run.dataset.channels):
-        raise SiteError("other-channels")
+    planned: list[JSON] = [channel.name for channel in run.plan.channels]
+    require_agreed(run.dataset, request.header.get("labels"), request.header.get("targets"), planned)
     if configuration.previous is not None:
         raise SiteError("no-cascades")
     if run.plan.training.class_weights != "none" or run.plan.training.sampling.hard_patches:

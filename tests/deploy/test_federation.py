@@ -344,9 +344,17 @@ def test_hospitals_plan_together_and_train_privately_under_secure_sums(world: Wo
 def test_a_run_that_waits_for_nobody_ends_with_all_of_them(world: World) -> None:
     for name in (*SITES, STRANGER):
         world.edit(name, "^secure_aggregation = .*", "secure_aggregation = false")
-    done = world.medseg(*world.run_words("run-4", strategy="async", rounds=3))
+    running = world.start("run-4", *world.run_words("run-4", strategy="async", rounds=3))
+    path = world.place.run("run-4") / "run.json"
+    wait_until(path.exists, running)
+    assert "under way" in world.medseg("status", f"folder={world.place.folder}").stdout
+    # Whoever has lost the terminal of a run waits for it with resume; it is not begun a second time.
+    done = world.medseg("resume", f"folder={world.place.folder}", "name=run-4")
     assert done.returncode == 0, done.stderr
-    state = RunState.load(world.place.run("run-4") / "run.json")
+    assert running.wait(PATIENCE_S) == 0, world.log("run-4").read_text()
+    started = [entry for entry in world.place.audit.read() if entry.get("run") == "run-4"]
+    assert [entry["what"] for entry in started].count("started") == 1
+    state = RunState.load(path)
     assert (state.round, state.status) == (3, "completed")
     assert set().union(*(record.sites for record in state.history)) == {*SITES, STRANGER}
     assert "Dice of held-out cases" in done.stdout
@@ -370,7 +378,10 @@ def test_both_ends_logged_the_same_and_a_changed_log_is_told(world: World, capsy
     left = [entry["arrays"] for entry in theirs if entry["what"] == "answered" and entry["run"] == "run-1"]
     assert set(came) <= set(left)
     assert {entry["what"] for entry in ours} >= {"started", "sent", "received", "ended"}
-    assert world.medseg("status", f"folder={world.place.folder}").returncode == 0
+    stands = world.medseg("status", f"folder={world.place.folder}")
+    assert stands.returncode == 0
+    assert "run-1: weights" in stands.stdout
+    assert "run-0: Not every site can take part" in stands.stdout
     shown = world.medseg("status", f"site={world.site_file('north')}")
     assert shown.returncode == 0, shown.stderr
     log = world.place.audit.path

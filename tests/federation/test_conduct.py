@@ -18,6 +18,7 @@ from medseg.federation.conduct import (
     RunResult,
     comparison_file,
     conduct,
+    is_under_way,
     order_file,
     order_place,
     result_file,
@@ -64,6 +65,22 @@ def test_a_run_ends_with_a_model_and_its_hashes(sites: list[Site], tmp_path: Pat
     assert (result.status, result.rounds, result.reason) == ("completed", 2, "")
     assert hash_file(folder / result.model) == result.model_sha256
     assert RunResult.load(result_file(folder)) == result
+
+
+def test_whether_a_run_is_under_way_is_seen_from_outside(sites: list[Site], tmp_path: Path) -> None:
+    seen = []
+
+    class Watched(InProcess):
+        def exchange(self, *asked: Any, **more: Any) -> dict[str, Reply]:
+            seen.append(is_under_way(folder))
+            return super().exchange(*asked, **more)
+
+    folder = _ordered(tmp_path / "run", sites)
+    assert not is_under_way(folder)
+    conduct(Watched(sites), folder)
+    assert seen
+    assert all(seen)
+    assert not is_under_way(folder)
 
 
 def test_a_run_ends_with_its_score_at_every_site_that_tells_one(sites: list[Site], tmp_path: Path) -> None:

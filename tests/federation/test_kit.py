@@ -81,6 +81,27 @@ def test_a_hospitals_data_are_mounted_read_only(place: Place) -> None:
     assert "ports" not in services["site"]
 
 
+@pytest.mark.parametrize("of", ["coordinator", "sites/north"])
+def test_an_image_is_made_of_the_wheel_and_of_nothing_else_in_the_folder(place: Place, of: str) -> None:
+    assert (
+        'pip install --no-cache-dir "$(echo /tmp/medseg-*.whl)[federated]"'
+        in (place.folder / of / "Dockerfile").read_text()
+    )
+    rules = (place.folder / of / ".dockerignore").read_text().splitlines()
+    assert [rule for rule in rules if not rule.startswith("#")] == ["*", "!medseg-*.whl"]
+
+
+def test_a_run_without_a_server_leaves_nothing_behind(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("flwr")
+    labels = place.folder / "labels.yaml"
+    labels.write_text("labels: {prostate: 1}\n")
+    before = sorted(place.folder.rglob("*"))
+    assert main(["federated", "run", f"folder={place.folder}", f"labels={labels}", "channels=[T2]"]) == 2
+    assert "Start it with 'medseg federated serve'" in capsys.readouterr().err
+    assert sorted(place.folder.rglob("*")) == before
+    labels.unlink()
+
+
 def test_nginx_opens_what_our_gateway_opens(place: Place) -> None:
     text = (place.coordinator / "nginx.conf").read_text()
     assert f"^/v1/fleet/({'|'.join(FLEET)})$" in text

@@ -12,6 +12,7 @@ from medseg.federation.egress import Answer, release
 from medseg.federation.messages import Request
 from medseg.federation.policy import SitePolicy
 from medseg.federation.site import Site
+from medseg.federation.site_file import write_site_file
 
 from tiny import write_tiny_dataset
 
@@ -71,7 +72,9 @@ def test_an_error_leaves_as_a_code_and_its_text_stays(tmp_path: Path, monkeypatc
     reply = site.answer(CHECK)
     assert reply.error == "failed"
     assert b"DOE" not in reply.to_bytes()
-    assert "DOE_JANE_1950" in (site.folder / "errors.log").read_text()
+    kept = (site.folder / "errors.log").read_text()
+    assert "DOE_JANE_1950" in kept
+    assert "'check' in round 0 of the run 'run'" in kept
 
 
 @pytest.mark.parametrize(
@@ -102,5 +105,42 @@ def test_the_command_shows_what_would_leave(
     monkeypatch.chdir(tmp_path)
     dataset = _site(tmp_path).dataset
     assert main(["federated", "check-site", f"dataset={dataset}", "channels=[CT]"]) == 2
-    assert "other-channels" in capsys.readouterr().out
+    shown = capsys.readouterr().out
+    assert "other-channels" in shown
+    assert "channels are MR; agreed on are CT" in shown
     assert main(["federated", "check-site", f"dataset={dataset}"]) == 0
+
+
+def test_the_command_takes_data_and_rules_from_a_site_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _site(tmp_path)
+    path = tmp_path / "site.toml"
+    write_site_file(path, "north", "fl.example.org:8443", "0" * 64)
+    words = ["federated", "check-site", f"site={path}"]
+    path.write_text(path.read_text().replace("/path/to/dataset", "data/dataset.yaml"))
+    assert main(words) == 0
+    assert (tmp_path / "work/check.json").is_file()
+    path.write_text(path.read_text().replace("min_count = 5", "min_count = 7"))
+    assert main(words) == 2
+    assert "There are 6 cases" in capsys.readouterr().out
+    assert main([*words, "dataset=data"]) == 2
+    assert "Write site=site.toml, or dataset=DIR" in capsys.readouterr().err
+
+
+def test_the_command_reads_labels_as_people_write_them_and_compares_regions(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    dataset, labels = _site(tmp_path).dataset, tmp_path / "labels.yaml"
+    words = ["federated", "check-site", f"dataset={dataset}", f"workspace={tmp_path / 'W'}", f"labels={labels}"]
+    labels.write_text("labels: {ball: 1, box: 2}\n")
+    assert main(words) == 0
+    labels.write_text("labels: {ball: 1, box: 2}\nregions: {both: [ball, box]}\n")
+    assert main(words) == 2
+    assert "other-labels" in capsys.readouterr().out
+
+
+def test_what_is_unlike_the_agreed_stands_in_the_sites_own_log(tmp_path: Path) -> None:
+    site = _site(tmp_path)
+    asked = {"orientation": "canonical", "labels": ["ball", "box"], "targets": ["ball", "box"], "channels": ["T2"]}
+    reply = site.answer(Request("fingerprint", "run", 0, "", asked))
+    assert reply.error == "other-channels"
+    assert "channels are MR; agreed on are T2" in (site.folder / "errors.log").read_text()

@@ -33,6 +33,8 @@ from medseg.errors import MedsegError
 from medseg.federation.certificates import same_key
 
 _GONE = "unregistered"
+FINISHED = "finished"
+"""The status of a run that has ended, however."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,15 @@ class Control:
         if not reply.HasField("run_id"):
             raise MedsegError(f"The SuperLink did not start the run. {reply.note}".strip())
         return int(reply.run_id)
+
+    def open_runs(self) -> dict[str, int]:
+        """Folder of each run that has not ended (its setting ``run``) -> Flower's number of it."""
+        runs = self._client.ListRuns(ListRunsRequest()).run_dict
+        return {
+            run.override_config["run"].string: int(number)
+            for number, run in runs.items()
+            if run.status.status != FINISHED
+        }
 
     def stop_run(self, number: int) -> None:
         """Ask the SuperLink to end a run."""
