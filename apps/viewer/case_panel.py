@@ -67,7 +67,9 @@ def _show(one: OpenCase, panel: Panel, kind: str, explained: Explained | None, c
         reason = text("interactive.compares") if compares else interactive_view(one, view)
         if reason is None:
             if one.is_thinned:
-                st.caption(text("interactive.thinned"))
+                coarse = max(step * own for step, own in zip(one.record.stride, one.spacing, strict=True))
+                told = text("interactive.thinned", coarse=f"{coarse:.2g}", own=f"{max(one.spacing):.2g}")
+                st.warning(told, icon=":material/blur_on:")
             if view.heat is not None:
                 _legend(view.heat)
             return

@@ -70,15 +70,15 @@ class View {
     this.tried = data.image.url;
     this.root.style.height = `${data.height}px`;
     if (!this.nv) await this.begin(data);
-    if (this.base !== data.image.url) await this.open(data);
-    await this.layers(data);
+    this.put(data, await this.fetched(data));
     this.look(data);
     this.pen(data);
     this.root.dataset.state = "ready";
   }
 
   async begin(data) {
-    const { Niivue } = await import(BASE + data.library);
+    const { Niivue, NVImage } = await import(BASE + data.library);
+    this.NVImage = NVImage;
     this.nv = new Niivue({
       isRadiologicalConvention: true, // NiiVue's default shows the patient's left on the left
       sagittalNoseLeft: true,
@@ -115,42 +115,61 @@ class View {
     this.canvas.addEventListener("webglcontextlost", () => this.fail(this.data.texts.lost));
   }
 
-  async open(data) {
-    this.root.dataset.state = "loading";
+  async fetched(data) {
+    // What the browser lacks so far, all at the same time: URL -> NVImage.
+    const other = this.base !== data.image.url;
     const [low, high] = data.window;
-    this.volumes.clear();
-    this.shown = "";
-    await this.nv.loadVolumes([{ url: BASE + data.image.url, name: "image.nii.gz", cal_min: low, cal_max: high }]);
-    if (this.nv.volumes.length !== 1) throw new Error(this.data.texts.failed);
-    this.base = data.image.url;
-    this.drawn = false;
+    const wanted = data.layers
+      .filter((layer) => other || !this.volumes.has(layer.url))
+      .map(({ url, kind, opacity }) => {
+        return { url, name: "layer.nii.gz", opacity, colormap: kind === "heat" ? "medseg_heat" : "gray" };
+      });
+    if (other) {
+      this.root.dataset.state = "loading";
+      this.status.textContent = data.texts.loading;
+      wanted.unshift({ url: data.image.url, name: "image.nii.gz", cal_min: low, cal_max: high });
+    }
+    const loading = wanted.map((one) => this.NVImage.loadFromUrl({ ...one, url: BASE + one.url }));
+    return new Map((await Promise.all(loading)).map((volume, index) => [wanted[index].url, volume]));
   }
 
-  async layers(data) {
-    const wanted = new Set(data.layers.map((layer) => layer.url));
-    for (const [url, volume] of this.volumes) {
-      if (wanted.has(url)) continue;
-      this.nv.removeVolume(volume);
-      this.volumes.delete(url);
-    }
-    for (const layer of data.layers) {
-      if (this.volumes.has(layer.url)) continue;
-      const volume = await this.nv.addVolumeFromUrl({
-        url: BASE + layer.url,
-        name: "layer.nii.gz",
-        opacity: layer.opacity,
-        colormap: layer.kind === "heat" ? "medseg_heat" : "gray",
-      });
-      this.volumes.set(layer.url, volume);
-      this.shown = "";
+  put(data, fetched) {
+    const nv = this.nv;
+    // NiiVue would draw every voxel anew with each volume that comes or goes; look() does it once.
+    nv.updateGLVolume = () => {};
+    try {
+      if (this.base !== data.image.url) {
+        nv.volumes = [];
+        this.volumes.clear();
+        nv.addVolume(fetched.get(data.image.url));
+        this.base = data.image.url;
+        this.window = String(data.window);
+        this.drawn = false;
+      }
+      const wanted = new Set(data.layers.map((layer) => layer.url));
+      for (const [url, volume] of this.volumes) {
+        if (wanted.has(url)) continue;
+        nv.removeVolume(volume);
+        this.volumes.delete(url);
+      }
+      for (const { url } of data.layers) {
+        if (this.volumes.has(url)) continue;
+        nv.addVolume(fetched.get(url));
+        this.volumes.set(url, fetched.get(url));
+      }
+    } finally {
+      delete nv.updateGLVolume; // the class's own again
     }
   }
 
   look(data) {
     const nv = this.nv;
-    const looks = JSON.stringify([data.layers, data.window, data.outline]);
+    const looks = JSON.stringify([data.image, data.layers, data.window, data.outline]);
     if (looks !== this.shown) {
-      [nv.volumes[0].cal_min, nv.volumes[0].cal_max] = data.window;
+      if (this.window !== String(data.window)) {
+        [nv.volumes[0].cal_min, nv.volumes[0].cal_max] = data.window; // else what the mouse has chosen stays
+        this.window = String(data.window);
+      }
       for (const layer of data.layers) {
         const volume = this.volumes.get(layer.url);
         volume.opacity = layer.opacity;
@@ -158,7 +177,7 @@ class View {
         else volume.setColormapLabel(lookup(layer.colors));
       }
       nv.opts.atlasOutline = data.outline ? 1 : 0;
-      nv.updateGLVolume();
+      this.refresh(JSON.stringify([this.base, this.window, ...this.volumes.keys()]));
       nv.createOnLocationChange(); // the line below names what is shown now
       this.shown = looks;
     }
@@ -172,6 +191,16 @@ class View {
       nv.createOnLocationChange();
       nv.drawScene();
     }
+  }
+
+  refresh(content) {
+    // The image takes by far the longest, so it is left alone where only what lies over it looks different.
+    if (content !== this.refreshed) this.nv.updateGLVolume();
+    else {
+      this.nv.volumes.slice(1).forEach((volume, index) => this.nv.refreshLayers(volume, index + 1));
+      this.nv.drawScene();
+    }
+    this.refreshed = content;
   }
 
   pen(data) {
