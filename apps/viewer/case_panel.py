@@ -13,7 +13,9 @@ from picture import encode, show_picture
 from streamlit.delta_generator import DeltaGenerator
 from texts import plain, text
 
+from medseg.arrays import Triple
 from medseg.errors import MedsegError
+from medseg.review.alignment import AlignedCase
 from medseg.review.asking import Explained
 from medseg.review.cache import OpenCase
 from medseg.review.case import Finding
@@ -184,8 +186,8 @@ def _plane(one: OpenCase, view: View, plane: Plane, size: int, height: int) -> N
         )
 
 
-def _beside(one: OpenCase, view: View, other: OpenCase, finding: Finding | None) -> None:
-    """The same plane of two examinations, at the same share of the way through."""
+def _beside(one: OpenCase, view: View, other: OpenCase | AlignedCase, finding: Finding | None) -> None:
+    """The same plane of two examinations: of the same place where they are aligned, else as far of the way through."""
     plane = st.segmented_control(
         text("view.layout"),
         PLANES,
@@ -195,19 +197,30 @@ def _beside(one: OpenCase, view: View, other: OpenCase, finding: Finding | None)
         key="beside_plane",
         label_visibility="collapsed",
     )
-    st.warning(text("compare.beside"), icon=":material/warning:")
+    if isinstance(other, AlignedCase):
+        known, read, place = other.known, other.moving, view.place
+        turn, shift, shared = f"{known.turn_degrees:.1f}", f"{known.shift_mm:.0f}", f"{known.overlap:.0%}"
+        st.caption(text("compare.aligned", turn=turn, shift=shift, shared=shared))
+    else:
+        read, place = other, _as_far(view, one, other)
+        st.warning(text("compare.beside"), icon=":material/warning:")
     left, right = st.columns(2, gap="small")
     with left:
         st.markdown(f"**{plain(one.case.name)}**")
         _plane(one, view, plane, _LARGE, _HIGH)
+    windows = _windows(read, read.record.source, 0)
+    window = windows.get(str(st.session_state.get("window")), view.window)
+    seen = replace(view, place=place, finding=finding, channel=0, heat=None, ruler=None, window=window)
+    with right:
+        st.markdown(f"**{plain(read.case.name)}**")
+        st.image(encode(draw_plane(other, seen, plane, _LARGE)), width="stretch")
+
+
+def _as_far(view: View, one: OpenCase, other: OpenCase) -> Triple:
+    """The voxel of the other image at the same share of the way through on each axis."""
     shares = (at / max(extent - 1, 1) for at, extent in zip(view.place, one.shape, strict=True))
     z, y, x = (round(share * (extent - 1)) for share, extent in zip(shares, other.shape, strict=True))
-    windows = _windows(other, other.record.source, 0)
-    window = windows.get(str(st.session_state.get("window")), view.window)
-    seen = replace(view, place=(z, y, x), finding=finding, channel=0, heat=None, ruler=None, window=window)
-    with right:
-        st.markdown(f"**{plain(other.case.name)}**")
-        st.image(encode(draw_plane(other, seen, plane, _LARGE)), width="stretch")
+    return z, y, x
 
 
 def _pointed(one: OpenCase, view: View, plane: Plane) -> str:

@@ -7,6 +7,7 @@ from opened import open_case
 from texts import plain, text
 
 from medseg.errors import MedsegError
+from medseg.review.alignment import AlignedCase, aligned
 from medseg.review.cache import OpenCase
 from medseg.review.case import Finding, ReviewCase
 from medseg.review.numbers import Change, compare
@@ -19,8 +20,8 @@ class Comparison:
     """What is compared: in the picture, or beside it."""
 
     difference: Difference | None = None
-    beside: tuple[OpenCase, Finding | None] | None = None
-    """Another examination, with what was found in it."""
+    beside: tuple[OpenCase | AlignedCase, Finding | None] | None = None
+    """Another examination, as it is or aligned with this one, with what was found in it."""
 
 
 def show_comparison(place: Source, one: OpenCase, case: ReviewCase, finding: Finding | None) -> Comparison:
@@ -68,7 +69,17 @@ def _case(place: Source, one: OpenCase, finding: Finding | None, cases: list[str
             _table(compare(one, finding, second, other), one.case.name, name)
         except (MedsegError, OSError) as error:
             st.error(plain(error))
+    if st.toggle(text("compare.align"), help=text("compare.align_help"), key=f"align_{one.case.name}_{name}"):
+        try:
+            return Comparison(beside=(_aligned(one, other, one.record.source, other.record.source), second))
+        except MedsegError as error:
+            st.error(plain(error))
     return Comparison(beside=(other, second))
+
+
+@st.cache_resource(max_entries=8, show_spinner=text("compare.aligning"))
+def _aligned(_one: OpenCase, _other: OpenCase, first: str, second: str) -> AlignedCase:  # noqa: ARG001 (the key)
+    return aligned(_one, _other)
 
 
 def _table(changes: list[Change], first: str, second: str) -> None:

@@ -11,10 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from medseg.arrays import Labels
 from medseg.cases.labels import LabelTable
 from medseg.evaluation.palette import Color, colors_of
-from medseg.review.slices import Frame, Picture
+from medseg.review.slices import Frame, Picture, Sliceable
 
 BOTH: Color = (0, 158, 115)
 ONLY_FIRST: Color = (230, 159, 0)
@@ -44,7 +43,7 @@ def colors_by_index(
 
 def paint_labels(
     picture: Picture,
-    labels: Labels,
+    labels: Sliceable,
     frame: Frame,
     colors: tuple[NDArray[np.uint8], NDArray[np.bool_]],
     opacity: float,
@@ -58,9 +57,7 @@ def paint_labels(
     _blend(picture, palette[indices], where, 1.0 if outline else opacity)
 
 
-def paint_heat(
-    picture: Picture, values: NDArray[np.floating], frame: Frame, low: float, high: float, opacity: float
-) -> None:
+def paint_heat(picture: Picture, values: Sliceable, frame: Frame, low: float, high: float, opacity: float) -> None:
     """A map ``(Z, Y, X)``; what lies below ``low`` stays grey, and brightness of the cover grows with the value."""
     shares = _shares(frame.smoothed(frame.cut(values)), low, high)
     color = heat_colors(shares)

@@ -7,7 +7,7 @@ first row on top, the patient's right on the left.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,12 @@ _LETTER_COLOR = (255, 204, 64)
 _CROSS_COLOR = (120, 220, 120)
 _GAP = 12
 """Pixels around the crosshair's centre that stay free."""
+
+
+class Sliceable(Protocol):
+    """An array (Z, Y, X), or what gives its planes like one."""
+
+    def __getitem__(self, place: Any, /) -> NDArray[Any]: ...
 
 
 @dataclass(frozen=True)
@@ -84,7 +90,7 @@ class Frame:
         rows, columns = (max(round(length * scale), 1) for length in lengths)
         return rows, columns
 
-    def cut(self, array: NDArray[Any]) -> NDArray[Any]:
+    def cut(self, array: Sliceable) -> NDArray[Any]:
         """The part of the slice that is seen, of ``(Z, Y, X)``."""
         place: list[int | slice] = list(self.part)
         place.insert(self.axis, self.place[self.axis])
@@ -121,7 +127,7 @@ class Frame:
         return row, column
 
 
-def draw_grey(image: NDArray[np.number], frame: Frame, window: Window) -> Picture:
+def draw_grey(image: Sliceable, frame: Frame, window: Window) -> Picture:
     """The plane of an image (Z, Y, X) in grey."""
     grey = window.grey(frame.smoothed(frame.cut(image)))
     return np.repeat(grey[:, :, None], 3, axis=2)

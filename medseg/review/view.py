@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from medseg.arrays import Triple
 from medseg.evaluation.palette import Color
+from medseg.review.alignment import AlignedCase
 from medseg.review.cache import OpenCase
 from medseg.review.case import Finding
 from medseg.review.overlays import colors_by_index, paint_difference, paint_heat, paint_labels
@@ -66,12 +67,12 @@ class View:
     ruler: tuple[Triple, Triple] | None = None
 
 
-def frame_of(one: OpenCase, view: View, plane: Plane, size: int) -> Frame:
+def frame_of(one: OpenCase | AlignedCase, view: View, plane: Plane, size: int) -> Frame:
     """How a plane of the Case lies in a picture of this many pixels on its longer side."""
     return Frame(plane, one.shape, one.spacing, view.place, size, view.zoom)
 
 
-def draw_plane(one: OpenCase, view: View, plane: Plane, size: int = 640) -> Picture:
+def draw_plane(one: OpenCase | AlignedCase, view: View, plane: Plane, size: int = 640) -> Picture:
     """The picture of a plane. Raises what reading a label map or a map raises."""
     frame = frame_of(one, view, plane, size)
     picture = draw_grey(one.image[view.channel], frame, view.window)
@@ -95,7 +96,7 @@ def draw_plane(one: OpenCase, view: View, plane: Plane, size: int = 640) -> Pict
     return picture
 
 
-def _mask(one: OpenCase, frame: Frame, finding: Finding, structure: str) -> NDArray[np.bool_]:
+def _mask(one: OpenCase | AlignedCase, frame: Frame, finding: Finding, structure: str) -> NDArray[np.bool_]:
     """Where a structure is in the frame's slice, ``(rows, columns)``; nowhere, where the table does not know it."""
     cut = frame.cut(one.labels(finding))
     target = next((each for each in finding.table.targets if each.name == structure), None)

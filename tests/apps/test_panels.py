@@ -81,8 +81,13 @@ def test_another_examination_is_shown_beside_it(page, workspace) -> None:
     app.button_group(key="compare_kind").set_value("case").run()
     assert not app.exception
     assert len(pictures(app)) == 1
-    assert any("not registered" in one.value for one in app.warning)
+    assert any("not aligned" in one.value for one in app.warning)
     assert any("Change" in one.value for one in app.dataframe)
+    toggle = next(one for one in app.toggle if one.label == "Align the two")
+    toggle.set_value(True).run()
+    assert not app.exception
+    said = [one.value for one in (*app.caption, *app.error)]
+    assert any("is turned by" in one or "could not be aligned" in one for one in said)
 
 
 @pytest.mark.parametrize("failed", [None, "is_faithful", "is_decided"])
