@@ -56,9 +56,13 @@ def run(words: Mapping[str, str]) -> None:
                     f"{noise:.2f}",
                     f"{epsilon_rdp(done, delta):.2f}",
                     "-" if tight is None else f"{tight:.2f}",
-                    f"{noise_per_signal(noise, settings.parameters, rate * patients):.3g}",
+                    _length(noise_per_signal(noise, settings.parameters, rate * patients)),
                 ]
             )
     columns = ["patients", "rate", "delta", "noise", "epsilon RDP", "tight", "noise / longest signal"]
     table(f"{steps} steps, {settings.parameters:,} parameters", columns, rows)
     say("Where the noise of a step is many times as long as any signal, a model from scratch learns nothing of use.")
+
+
+def _length(times: float) -> str:
+    return f"{times:,.0f}" if times >= 100 else f"{times:.3g}"

@@ -117,16 +117,17 @@ def run(words: Mapping[str, str]) -> None:
 
 
 def _strategies(settings: SimulateSettings) -> tuple[StrategyName, ...]:
-    if settings.strategy is None:
-        return ("fedavg",) if settings.is_protected else _USUAL
-    require_enough(settings.strategy, settings.sites)
-    if settings.late and not STRATEGIES[settings.strategy].takes_late:
-        raise SettingsError(f"late= is for strategy=async; strategy={settings.strategy} waits for every hospital.")
+    if settings.strategy is None and not settings.is_protected:
+        return _USUAL
+    strategy = settings.strategy or "fedavg"
+    require_enough(strategy, settings.sites)
+    if settings.late and not STRATEGIES[strategy].takes_late:
+        raise SettingsError(f"late= is for strategy=async; strategy={strategy} waits for every hospital.")
     if settings.is_protected:
         shared = settings.run_settings().model_copy(update=settings.protection())
-        require_compatible(settings.strategy, shared, settings.sites)
-        return (settings.strategy,)
-    return ("fedavg",) if settings.strategy == "fedavg" else ("fedavg", settings.strategy)
+        require_compatible(strategy, shared, settings.sites)
+        return (strategy,)
+    return ("fedavg",) if strategy == "fedavg" else ("fedavg", strategy)
 
 
 def _hospitals(settings: SimulateSettings, bar: Bar) -> tuple[list[Site], Site, Site]:

@@ -151,6 +151,15 @@ def test_the_command_ends_with_tables_a_picture_and_a_model(
     assert main(["federated", "simulate", "late=[north]", "strategy=fedavg"]) == 2
 
 
+def test_protection_that_can_not_be_given_is_refused_before_a_hospital_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["federated", "simulate", "sites=2", "secure_aggregation=true"]) == 2
+    assert "at least 3 sites" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
 _ON_ENGINE = """
 import sys
 from pathlib import Path
