@@ -9,8 +9,7 @@ from compare_panel import Comparison
 from explain_panel import explanation_words
 from findings_panel import Panel
 from interactive import first_kind, interactive_view
-from picture import encode, show_picture
-from streamlit.delta_generator import DeltaGenerator
+from picture import show_picture
 from texts import plain, text
 
 from medseg.arrays import Triple
@@ -94,10 +93,10 @@ def _view(one: OpenCase, panel: Panel, explained: Explained | None) -> View:
     opacity = middle.slider(text("view.opacity"), 0.0, 1.0, 0.45, 0.05, key="opacity")
     zoom = right.select_slider(text("view.zoom"), [1, 2, 3, 4, 6, 8], key="zoom", format_func=lambda at: f"{at}x")
     window = _manual(next(iter(windows.values()))) if name == "manual" else windows[name]
-    first, second, third = st.columns([2, 2, 6], gap="small", vertical_alignment="center")
+    first, second, _ = st.columns([2, 2, 6], gap="small", vertical_alignment="center")
     outline = first.toggle(text("view.outline"), key="outline")
     cross = second.toggle(text("view.cross"), value=True, key="cross")
-    heat = _heat(one, panel, explained, third)
+    heat = _heat(one, panel, explained)
     return View(
         window=window,
         place=session.place_in(one),
@@ -121,20 +120,21 @@ def _manual(start: Window) -> Window:
     return Window(centre=centre, width=width)
 
 
-def _heat(one: OpenCase, panel: Panel, explained: Explained | None, column: DeltaGenerator) -> Heat | None:
+def _heat(one: OpenCase, panel: Panel, explained: Explained | None) -> Heat | None:
     """The map over the image: an explanation that was chosen on the right, else one of uncertainty."""
     maps = dict(panel.finding.maps) if panel.finding is not None else {}
+    if not maps and explained is None:
+        return None
+    left, right = st.columns(2, gap="small")
     if explained is not None:
         maps, name = {"explanation": explained.map}, "explanation"
-        column.caption(text("explain.shown", name=plain(explanation_words(explained))))
-    elif not maps:
-        return None
+        left.caption(text("explain.shown", name=plain(explanation_words(explained))))
     else:
-        name = column.selectbox(text("view.map"), [None, *maps], format_func=_map_text, key="map")
+        name = left.selectbox(text("view.map"), [None, *maps], format_func=_map_text, key="map")
     if name is None:
         return None
     low, high = _range(one, one.record.source, str(maps[name]))
-    high = column.slider(text("view.up_to"), low, high, high, key=f"up_to_{name}", format="%.3f") or high
+    high = right.slider(text("view.up_to"), low, high, high, key=f"up_to_{name}", format="%.3f") or high
     return Heat(maps[name], low, max(high, 1e-6), st.session_state["opacity"], _map_text(name))
 
 
@@ -165,7 +165,7 @@ def _plane(one: OpenCase, view: View, plane: Plane, size: int, height: int) -> N
     show_picture(
         draw_plane(one, view, plane, size),
         key,
-        title=text("plane.slice", plane=text(f"plane.{plane}"), number=at + 1, count=count),
+        title=_title(plane, at, count),
         readout=_pointed(one, view, plane),
         height=height,
         on_clicked=partial(session.clicked, key, frame),
@@ -175,15 +175,18 @@ def _plane(one: OpenCase, view: View, plane: Plane, size: int, height: int) -> N
     if count > 1:
         slider = f"slice_{plane}"
         st.session_state[slider] = at + 1
-        label = text("plane.slice", plane=text(f"plane.{plane}"), number=at + 1, count=count)
         st.slider(
-            label,
+            _title(plane, at, count),
             1,
             count,
             key=slider,
             on_change=partial(session.slid, slider, frame.axis),
             label_visibility="collapsed",
         )
+
+
+def _title(plane: Plane, at: int, count: int) -> str:
+    return text("plane.slice", plane=text(f"plane.{plane}"), number=at + 1, count=count)
 
 
 def _beside(one: OpenCase, view: View, other: OpenCase | AlignedCase, finding: Finding | None) -> None:
@@ -213,7 +216,11 @@ def _beside(one: OpenCase, view: View, other: OpenCase | AlignedCase, finding: F
     seen = replace(view, place=place, finding=finding, channel=0, heat=None, ruler=None, window=window)
     with right:
         st.markdown(f"**{plain(read.case.name)}**")
-        st.image(encode(draw_plane(other, seen, plane, _LARGE)), width="stretch")
+        at = PLANES.index(plane)
+        # What is aligned lies on the first image's grid, whose slices it does not have itself.
+        aligned = isinstance(other, AlignedCase)
+        title = text(f"plane.{plane}") if aligned else _title(plane, place[at], other.shape[at])
+        show_picture(draw_plane(other, seen, plane, _LARGE), "picture_beside", title, "", _HIGH)
 
 
 def _as_far(view: View, one: OpenCase, other: OpenCase) -> Triple:

@@ -40,7 +40,8 @@ def show_corrections(place: Source, one: OpenCase, finding: Finding | None) -> N
 def _parts(one: OpenCase, finding: Finding, corrections: Corrections) -> None:
     """The part under the crosshair goes away, or becomes another structure."""
     names = [label.name for label in finding.table.labels]
-    left, right = st.columns(2, vertical_alignment="bottom")
+    to = st.selectbox(text("correct.to"), range(1, len(names)), format_func=lambda at: names[at], key="rename_to")
+    left, right = st.columns(2)
     remove = text("correct.remove")
     left.button(
         remove,
@@ -48,7 +49,6 @@ def _parts(one: OpenCase, finding: Finding, corrections: Corrections) -> None:
         width="stretch",
         on_click=lambda: _apply(corrections, finding, remove, lambda array: without_component(array, place_in(one))),
     )
-    to = right.selectbox(text("correct.to"), range(1, len(names)), format_func=lambda at: names[at], key="rename_to")
     label = text("correct.rename", name=plain(names[to]))
     right.button(
         label,

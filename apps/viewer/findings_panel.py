@@ -114,7 +114,7 @@ def _columns(lines: tuple[Line, ...]) -> dict[str, list[object]]:
 
 
 def _described(name: str) -> dict[str, object]:
-    return st.column_config.Column(width="small", help=text(f"findings.{name}_help"))
+    return st.column_config.Column(width="small", alignment="right", help=text(f"findings.{name}_help"))
 
 
 def _between(line: Line) -> str:

@@ -46,15 +46,19 @@ def encode(picture: Picture, kind: str = "JPEG") -> bytes:
     return stream.getvalue()
 
 
+def _nothing() -> None:
+    """Of a picture that is only looked at."""
+
+
 def show_picture(
     picture: Picture,
     key: str,
     title: str,
     readout: str,
     height: int,
-    on_clicked: Callable[[], None],
-    on_scrolled: Callable[[], None],
-    on_rested: Callable[[], None],
+    on_clicked: Callable[[], None] = _nothing,
+    on_scrolled: Callable[[], None] = _nothing,
+    on_rested: Callable[[], None] = _nothing,
 ) -> None:
     """Show it, ``height`` hundredths of the window high.
 

@@ -27,7 +27,7 @@ def _run(place: Source) -> None:
         return
     at = names.index(case_name() or names[0]) if (case_name() or names[0]) in names else 0
     name = st.selectbox(text("run.case"), names, index=at, key="run_case")
-    left, right = st.columns(2)
+    left, right = st.columns(2, vertical_alignment="bottom")
     quality = left.selectbox(
         text("run.quality"), ["balanced", "fast", "best"], format_func=lambda one: text(f"run.{one}"), key="run_quality"
     )

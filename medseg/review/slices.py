@@ -146,7 +146,7 @@ def draw_cross(picture: Picture, frame: Frame) -> None:
 def draw_marks(picture: Picture, plane: Plane) -> None:
     """R, L, A, P, S, I at the edges. Not to be called where the orientation is unknown."""
     height, width = picture.shape[:2]
-    scale = max(round(max(height, width) / 190), 1)
+    scale = max(round(max(height, width) / 140), 1)
     top, bottom, left, right = (_letter(name, scale) for name in _MARKS[plane])
     tall, wide = top.shape
     margin = 3 * scale

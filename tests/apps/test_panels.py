@@ -80,7 +80,7 @@ def test_another_examination_is_shown_beside_it(page, workspace) -> None:
     app = page(f"workspace={workspace}")
     app.button_group(key="compare_kind").set_value("case").run()
     assert not app.exception
-    assert len(pictures(app)) == 1
+    assert len(pictures(app)) == 2
     assert any("not aligned" in one.value for one in app.warning)
     assert any("Change" in one.value for one in app.dataframe)
     toggle = next(one for one in app.toggle if one.label == "Align the two")
