@@ -183,7 +183,7 @@ def _complaint(line: bytes, number: int, head: str) -> str | None:
         entry = json.loads(line)
         claimed = entry.pop("sha256")
     except (ValueError, AttributeError, KeyError, TypeError):
-        return f"line {number + 1} is no entry. The log was tampered with."
+        return f"line {number + 1} is no entry. The log was tampered with, or an earlier medseg wrote it."
     if entry.get("previous") != head or entry.get("entry") != number:
         return f"line {number + 1} does not follow the line before it. The log was tampered with."
     if hash_content(entry) != claimed:
