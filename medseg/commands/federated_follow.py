@@ -30,6 +30,14 @@ def tell_missing(place: Place, federation: Federation, order: RunOrder) -> None:
         say(f"Not there yet: {', '.join(away)}. Each step waits {order.policy.deadline:g} s at most (deadline=).")
 
 
+def approved_app(place: Place, federation: Federation) -> bytes:
+    """What travels to the sites. Raises MedsegError where it is not what they approved."""
+    app = place.app.read_bytes()
+    if hashlib.sha256(app).hexdigest() != federation.app:
+        raise MedsegError(f"{place.app} is not the app that the sites approved. Put back the one that init wrote.")
+    return app
+
+
 def follow(place: Place, federation: Federation, name: str) -> int:
     """Start, wait, and give the verdict: 0 where the run is complete. Raises MedsegError where it is not.
 
@@ -37,9 +45,7 @@ def follow(place: Place, federation: Federation, name: str) -> int:
     """
     folder = place.run(name)
     order = RunOrder.load(order_file(folder))
-    app = place.app.read_bytes()
-    if hashlib.sha256(app).hexdigest() != federation.app:
-        raise MedsegError(f"{place.app} is not the app that the sites approved. Put back the one that init wrote.")
+    app = approved_app(place, federation)
     with control_of(federation.superlink, place.authority) as control:
         number = control.open_runs().get(str(folder.absolute())) if is_under_way(folder) else None
         if number is None:

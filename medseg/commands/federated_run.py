@@ -83,7 +83,7 @@ def run(words: Mapping[str, str]) -> int:
     """Write the run's order, start it and wait for its verdict."""
     settings = build(FederatedRunSettings, words)
     require_flower()
-    from medseg.commands.federated_follow import follow, tell_missing
+    from medseg.commands.federated_follow import approved_app, follow, tell_missing
     from medseg.federation.conduct import PlanOrder, RunOrder, write_order
     from medseg.federation.federation_file import Place
     from medseg.federation.protection import require_compatible
@@ -114,6 +114,7 @@ def run(words: Mapping[str, str]) -> int:
     )
     require_enough(order.strategy, len(order.sites))
     require_compatible(order.strategy, order.settings, len(order.sites))
+    approved_app(place, federation)
     tell_missing(place, federation, order)
     write_order(place.run(settings.name), order, plan, table)
     say(f"Run '{settings.name}' with {', '.join(order.sites)}: {order.settings.rounds} rounds of {order.strategy}.")

@@ -65,17 +65,17 @@ def test_a_run_without_a_superlink_says_how_to_start_one(place: Place, capsys: p
     words = [f"folder={place.folder}", f"plan={place.folder}/W", "rounds=3"]
     assert main(["federated", "run", *words]) == 2
     assert "medseg federated serve" in capsys.readouterr().err
-    # The order stands, so that resume can start it.
+    # Nothing is left of it, so that the same words start it once the server runs.
+    assert not place.run("run-1").exists()
     assert main(["federated", "run", *words]) == 2
-    assert "there already" in capsys.readouterr().err
-    assert main(["federated", "status", f"folder={place.folder}"]) == 0
-    assert "0/3" in capsys.readouterr().out
+    assert "medseg federated serve" in capsys.readouterr().err
 
 
 def test_another_app_than_the_approved_one_is_not_sent(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
     place.app.write_bytes(b"another app")
     assert main(["federated", "run", f"folder={place.folder}", f"plan={place.folder}/W"]) == 2
     assert "not the app that the sites approved" in capsys.readouterr().err
+    assert not place.run("run-1").exists()
 
 
 def test_a_changed_log_is_told_at_both_ends(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
