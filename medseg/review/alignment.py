@@ -9,32 +9,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
 from medseg.arrays import Affine, Spacing, Triple
-from medseg.documents import Document
 from medseg.errors import MedsegError
 from medseg.files import hash_content
-from medseg.images.register import align
+from medseg.images.register import Alignment, align
 from medseg.review.cache import OpenCase, PreparedCase
 from medseg.review.case import Finding
-
-
-class KnownAlignment(Document):
-    """What was found once, kept beside the prepared Case."""
-
-    kind: ClassVar[str] = "review_alignment"
-
-    matrix: tuple[tuple[float, ...], ...]
-    """From world millimetres of the Case to those of the other examination."""
-    turn_degrees: float
-    shift_mm: float
-    overlap: float
-    similarity: float
 
 
 class Sampled:
@@ -65,7 +51,7 @@ class AlignedCase:
 
     fixed: OpenCase
     moving: OpenCase
-    known: KnownAlignment
+    known: Alignment
 
     @property
     def shape(self) -> Triple:
@@ -106,16 +92,9 @@ def aligned(fixed: OpenCase, moving: OpenCase) -> AlignedCase:
     place = fixed.folder / "aligned" / f"{hash_content([fixed.record.source, moving.record.source])[:24]}.json"
     if place.is_file():
         try:
-            return AlignedCase(fixed, moving, KnownAlignment.load(place))
+            return AlignedCase(fixed, moving, Alignment.load(place))
         except MedsegError:
             pass  # of an older medseg: found anew
-    found = align(fixed.image[0], fixed.affine, moving.image[0], moving.affine)
-    known = KnownAlignment(
-        matrix=tuple(tuple(float(value) for value in row) for row in found.matrix),
-        turn_degrees=found.turn_degrees,
-        shift_mm=found.shift_mm,
-        overlap=found.overlap,
-        similarity=found.similarity,
-    )
+    known = align(fixed.image[0], fixed.affine, moving.image[0], moving.affine)
     known.save(place)
     return AlignedCase(fixed, moving, known)

@@ -43,9 +43,9 @@ def test_a_turned_and_shifted_examination_is_found_within_half_a_voxel(seed):
     other, affine, truth = seen_elsewhere(image, seed)
     found = align(image, AFFINE, other, affine)
     places = np.array([[z, y, x, 1] for z in (5, 18) for y in (8, 32) for x in (8, 26)])
-    apart = np.linalg.norm(((found.matrix - truth) @ AFFINE @ places.T)[:3], axis=0)
+    apart = np.linalg.norm(((np.array(found.matrix) - truth) @ AFFINE @ places.T)[:3], axis=0)
     assert apart.max() < 2
-    np.testing.assert_allclose(found.matrix[:3, :3] @ found.matrix[:3, :3].T, np.eye(3), atol=1e-6)
+    np.testing.assert_allclose(np.array(found.matrix)[:3, :3] @ np.array(found.matrix)[:3, :3].T, np.eye(3), atol=1e-6)
 
 
 def test_how_a_file_is_stored_makes_no_difference():

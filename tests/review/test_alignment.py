@@ -7,8 +7,9 @@ import pytest
 
 from medseg.cases.labels import Label, LabelTable
 from medseg.images.formats import write_image, write_labels
+from medseg.images.register import Alignment
 from medseg.images.volume import Volume
-from medseg.review.alignment import AlignedCase, KnownAlignment, aligned
+from medseg.review.alignment import AlignedCase, aligned
 from medseg.review.cache import OpenCase, open_case
 from medseg.review.case import Finding, ReviewCase
 from medseg.review.slices import PLANES
@@ -46,7 +47,7 @@ def pair(tmp_path: Path) -> tuple[AlignedCase, OpenCase, Finding, Finding]:
     second, other = opened(tmp_path, "second", blob((6, 10, 8))[:, :, ::-1], moved @ flip)
     matrix = np.eye(4)
     matrix[:3, 3] = SHIFT
-    known = KnownAlignment(
+    known = Alignment(
         matrix=tuple(tuple(row) for row in matrix.tolist()), turn_degrees=0, shift_mm=11.5, overlap=1, similarity=1
     )
     return AlignedCase(first, second, known), first, found, other
@@ -72,9 +73,12 @@ def test_what_lies_outside_of_the_other_examination_is_empty(pair) -> None:
     assert away.image[0][6, slice(0, 20), slice(0, 16)].shape == (20, 16)
 
 
-def test_an_alignment_is_found_once_and_kept(pair, monkeypatch) -> None:
+def test_an_alignment_is_found_once_and_kept(pair) -> None:
     both, first, _, _ = pair
-    found = aligned(first, both.moving)
-    np.testing.assert_allclose(found.known.matrix, both.known.matrix, atol=0.7)
-    monkeypatch.setattr("medseg.review.alignment.align", lambda *_: pytest.fail("it was looked for again"))
-    assert aligned(first, both.moving).known == found.known
+    found = aligned(first, both.moving).known
+    np.testing.assert_allclose(found.matrix, both.known.matrix, atol=0.7)
+    (kept,) = (first.folder / "aligned").iterdir()
+    found.model_copy(update={"turn_degrees": 77.0}).save(kept)
+    assert aligned(first, both.moving).known.turn_degrees == 77
+    kept.write_text("of another time")
+    assert aligned(first, both.moving).known.turn_degrees == pytest.approx(found.turn_degrees, abs=0.01)
